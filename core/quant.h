@@ -11,7 +11,7 @@
 
 const char *lp_dtype_name(lp_dtype t); /* "BF16", "Q4_K" */
 bool        lp_dtype_parse(const char *name, lp_dtype *out);
-int         lp_dtype_block(lp_dtype t);       /* elements per block: 1, 32 or 256; 0 for LP_OTHER */
+int         lp_dtype_block(lp_dtype t); /* elements per block: 1, 32 or 256; 0 for LP_OTHER */
 int         lp_dtype_block_bytes(lp_dtype t); /* bytes per block; 0 for LP_OTHER                  */
 /* Bytes of n elements (n a multiple of the block); false on overflow or LP_OTHER. */
 bool lp_dtype_bytes(lp_dtype t, uint64_t n, uint64_t *bytes);
@@ -19,7 +19,8 @@ bool lp_dtype_bytes(lp_dtype t, uint64_t n, uint64_t *bytes);
 /* n elements (a multiple of the block) to f32.  src need not be aligned. */
 void lp_to_f32(lp_dtype t, const void *src, float *dst, size_t n);
 
-/* f32 to a stored type, for synth and tests: F32, F16 and BF16 (to nearest even, NaN quiet), Q8_0 (ggml's rule). */
+/* f32 to a stored type, for synth and tests: F32, F16 and BF16 (to nearest even, NaN quiet), Q8_0 (ggml's rule).
+ * False: another type, n is not whole blocks, or Q8_0 asked to hold what it cannot (NaN, infinity, above 8.3e6). */
 bool lp_from_f32(lp_dtype t, const float *src, void *dst, size_t n);
 
 float    lp_f16_to_f32(uint16_t h); /* subnormals, infinities, NaN included */
