@@ -31,7 +31,6 @@ typedef struct lp_model {
     lp_tokenizer *tokenizer;  /* NULL when the checkpoint has none  */
 
     char        *path;          /* where it came from                                                    */
-    char        *chat_template; /* GGUF's or tokenizer_config.json's, for display; NULL: none            */
     bool         is_gguf;
     uint64_t     weight_bytes;  /* memory held by the weights                                            */
     uint64_t     n_nonfinite;   /* NaN or infinite weights met while loading (each tensor is also logged) */
@@ -40,7 +39,7 @@ typedef struct lp_model {
 } lp_model;
 
 typedef struct lp_model_options {
-    int no_memory_check; /* 1: load even when it does not seem to fit */
+    uint64_t memory_limit; /* bytes the weights may take; 0: what the machine has left (UINT64_MAX: do not check) */
 } lp_model_options;
 
 /* `name` as lp_hub_find takes it.  options NULL: defaults.  Says the memory needed (env->log) before taking it and
@@ -66,7 +65,5 @@ typedef struct lp_model_plan {
 lp_status lp_model_plan_read(lp_model_plan *plan, const char *name, const lp_env *env, lp_error *err);
 void      lp_model_plan_clear(lp_model_plan *plan);
 
-/* A hash of config and weights as held (FNV-1a 64 over all panels): the model's name in provenance. Reads all of it. */
-uint64_t lp_model_hash(const lp_model *m, const lp_env *env);
 
 #endif
