@@ -90,7 +90,7 @@ bool        lp_site_has_layer(lp_site site);
 const char *lp_site_tensor_name(char *buf, size_t n, lp_site site, int layer);
 
 /* Any spelling: "resid_post", "resid_post.20", "blocks.20.hook_resid_post", "hook_resid_post",
- * "model.layers.20.mlp.down_proj" (the module's output; ".input" or ".output" may be appended).  *layer: the layer named, LP_EVERY_LAYER if a
+ * "model.layers.20.mlp.down_proj.input" (a module alone means its output).  *layer: the layer named, LP_EVERY_LAYER if a
  * site that has layers names none, LP_WHOLE_MODEL otherwise.  Unknown: LP_E_NOT_FOUND with the nearest names. */
 lp_status lp_site_parse(const char *name, lp_site *site, int *layer, lp_error *err);
 
