@@ -1,9 +1,9 @@
 /* attend.c - attention as two matrix products over the panels of the KV cache.
  *
- * The queries that share a kv head (H/G heads of each row) are numbered row by row and taken twelve at a time, the height
- * of a tile; a tile of queries meets 32 keys at once in tile_f32.  Each score is one chain over E, each element of z one
- * chain over the keys a query may see, from its first to its last: no other position enters it, not even times zero, so
- * a row's bits depend neither on its neighbours in the tile nor on what lies in the cache beyond its window.
+ * The queries that share a kv head (H/G heads of each row) are numbered row by row and taken twelve at a time, the
+ * height of a tile; a tile of queries meets 32 keys at once in tile_f32.  Each score is one chain over E, each element
+ * of z one chain over the keys a query may see, from its first to its last: no other position enters it, not even times
+ * zero, so a row's bits depend neither on its neighbours in the tile nor on what lies in the cache beyond its window.
  *
  *      queries 0 .. 11          keys first .. last, ascending
  *      row 5, heads 2 3      ....|######################|.          a sliding layer: each row starts and ends one key
@@ -15,13 +15,13 @@
 #include <string.h>
 
 typedef struct tile {
-    int     n;               /* queries, at most LP_TILE       */
-    int     g;               /* their kv head                  */
-    int     row[LP_TILE];    /* in the wave                    */
-    int     first[LP_TILE], end[LP_TILE]; /* keys [first, end) */
-    float  *query[LP_TILE];  /* [E]                            */
-    float  *z[LP_TILE];      /* [E]                            */
-    float  *score[LP_TILE];  /* [K]                            */
+    int n;                            /* queries, at most LP_TILE       */
+    int g;                            /* their kv head                  */
+    int row[LP_TILE];                 /* in the wave                    */
+    int first[LP_TILE], end[LP_TILE]; /* keys [first, end) */
+    float *query[LP_TILE];            /* [E]                            */
+    float *z[LP_TILE];                /* [E]                            */
+    float *score[LP_TILE];            /* [K]                            */
 } tile;
 
 typedef struct block {
@@ -41,9 +41,9 @@ static int tiles_per_head(const lp_config *c, int rows)
 static tile make_tile(const lp_wave *w, const block *b, int item)
 {
     const lp_config *c = w->c;
-    int              per = tiles_per_head(c, b->rows), q = ratio(c), E = c->head_dim, H = c->n_heads;
-    tile             t = {.g = item / per};
-    int              from = item % per * LP_TILE, to = b->rows * q;
+    int per = tiles_per_head(c, b->rows), q = ratio(c), E = c->head_dim, H = c->n_heads;
+    tile t = {.g = item / per};
+    int from = item % per * LP_TILE, to = b->rows * q;
     if (to > from + LP_TILE) to = from + LP_TILE;
     for (int i = from; i < to; i++, t.n++) {
         int row = i / q, head = t.g * q + i % q;
@@ -68,12 +68,13 @@ size_t lp_attend_tile_floats(const lp_config *c)
     return LP_TILE * (2 * padded(c) + LP_LANES + LP_PAGE);
 }
 
-/* ---- scores ------------------------------------------------------------------------------------------------------------ */
+/* ---- scores
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Hugging Face, modeling_gemma2.py, eager_attention_forward: (q k^T) * scale, / cap, tanh, * cap, then the mask. */
 static void finish_scores(const lp_wave *w, float *x, int first, int end, int K)
 {
-    const lp_config  *c = w->c;
+    const lp_config *c = w->c;
     const lp_kernels *k = w->s->k;
     k->scale(x + first, x + first, (float)(1.0 / sqrt(c->query_pre_attn_scalar)), end - first);
     if (c->attn_softcap > 0) k->softcap(x + first, end - first, (float)c->attn_softcap);
@@ -85,11 +86,11 @@ static void score_tile(lp_wave *w, const void *arg, int item, int thread)
 {
     const block *b = arg;
     lp_session *s = w->s;
-    tile        t = make_tile(w, b, item);
-    int         E = w->c->head_dim;
-    float      *rows = s->tile + (size_t)thread * s->tile_floats;
-    float      *packed = rows + (size_t)LP_TILE * padded(w->c);
-    float      *product = packed + (size_t)LP_TILE * padded(w->c); /* [LP_TILE][32] */
+    tile t = make_tile(w, b, item);
+    int E = w->c->head_dim;
+    float *rows = s->tile + (size_t)thread * s->tile_floats;
+    float *packed = rows + (size_t)LP_TILE * padded(w->c);
+    float *product = packed + (size_t)LP_TILE * padded(w->c); /* [LP_TILE][32] */
     for (int i = 0; i < t.n; i++) memcpy(rows + (size_t)i * (size_t)E, t.query[i], (size_t)E * sizeof *rows);
     s->k->pack_exact(rows, (size_t)E, t.n, E, packed);
     for (int p = t.first[0] / LP_LANES * LP_LANES; p < t.end[t.n - 1]; p += LP_LANES) {
@@ -101,7 +102,8 @@ static void score_tile(lp_wave *w, const void *arg, int item, int thread)
     for (int i = 0; i < t.n; i++) finish_scores(w, t.score[i], t.first[i], t.end[i], b->K);
 }
 
-/* ---- softmax ----------------------------------------------------------------------------------------------------------- */
+/* ---- softmax
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static void softmax_row(const lp_wave *w, float *x, int pos, int K)
 {
@@ -115,7 +117,8 @@ static void softmax_row(const lp_wave *w, float *x, int pos, int K)
     memset(x + end, 0, (size_t)(K - end) * sizeof *x);
 }
 
-/* ---- values ------------------------------------------------------------------------------------------------------------ */
+/* ---- values
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* The longest run of positions from p on, inside one page, over which the same queries of the tile are active. */
 static int run_end(const tile *t, int p)
@@ -132,10 +135,10 @@ static void value_tile(lp_wave *w, const void *arg, int item, int thread)
 {
     const block *b = arg;
     lp_session *s = w->s;
-    tile        t = make_tile(w, b, item);
-    size_t      Ep = padded(w->c);
-    float      *sum = s->tile + (size_t)thread * s->tile_floats; /* [LP_TILE][Ep] */
-    float      *pattern = sum + LP_TILE * Ep;                    /* [positions][active] */
+    tile t = make_tile(w, b, item);
+    size_t Ep = padded(w->c);
+    float *sum = s->tile + (size_t)thread * s->tile_floats; /* [LP_TILE][Ep] */
+    float *pattern = sum + LP_TILE * Ep;                    /* [positions][active] */
     memset(sum, 0, LP_TILE * Ep * sizeof *sum);
     for (int p = t.first[0], end; p < t.end[t.n - 1]; p = end) {
         end = run_end(&t, p);
@@ -145,19 +148,20 @@ static void value_tile(lp_wave *w, const void *arg, int item, int thread)
         for (int i = a; i < z; i++)
             for (int j = p; j < end; j++) pattern[(j - p) * (z - a) + i - a] = t.score[i][j];
         for (int e = 0; e < (int)Ep / LP_LANES; e++)
-            s->k->tile_f32(pattern, lp_kv_values(&s->kv, w->layer, t.g, e, p), sum + (size_t)a * Ep + (size_t)e * LP_LANES, Ep,
-                           end - p, z - a, true);
+            s->k->tile_f32(pattern, lp_kv_values(&s->kv, w->layer, t.g, e, p),
+                           sum + (size_t)a * Ep + (size_t)e * LP_LANES, Ep, end - p, z - a, true);
     }
     for (int i = 0; i < t.n; i++) memcpy(t.z[i], sum + (size_t)i * Ep, (size_t)w->c->head_dim * sizeof *sum);
 }
 
-/* ---- the three sections -------------------------------------------------------------------------------------------------- */
+/* ---- the three sections
+ * -------------------------------------------------------------------------------------------------- */
 
 static void softmax_item(lp_wave *w, const void *arg, int item, int thread)
 {
     (void)thread;
     const block *b = arg;
-    int          row = b->r0 + item / w->c->n_heads;
+    int row = b->r0 + item / w->c->n_heads;
     softmax_row(w, w->s->scores + (size_t)item * (size_t)b->K, w->pos + row, b->K);
 }
 

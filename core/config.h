@@ -11,23 +11,23 @@
 enum { LP_MAX_LAYERS = 256 };
 
 typedef struct lp_config {
-    int    n_layers;   /* L */
-    int    d_model;    /* D */
-    int    n_heads;    /* H, a multiple of n_kv_heads; query head h reads kv head h / (H/G) */
-    int    n_kv_heads; /* G */
-    int    head_dim;   /* E, even; not D / H                                                 */
-    int    d_ff;       /* F */
-    int    vocab;      /* V */
-    int    max_positions;
-    int    window;              /* keys a sliding layer sees, the query among them: i - j < window */
+    int n_layers;   /* L */
+    int d_model;    /* D */
+    int n_heads;    /* H, a multiple of n_kv_heads; query head h reads kv head h / (H/G) */
+    int n_kv_heads; /* G */
+    int head_dim;   /* E, even; not D / H                                                 */
+    int d_ff;       /* F */
+    int vocab;      /* V */
+    int max_positions;
+    int window; /* keys a sliding layer sees, the query among them: i - j < window */
     double rope_theta;
     double rms_eps;
     double query_pre_attn_scalar; /* scores are scaled by this ^ -1/2                        */
     double attn_softcap;          /* 0: none                                                 */
     double final_softcap;         /* 0: none                                                 */
-    bool   sliding[LP_MAX_LAYERS]; /* even layers in every released Gemma 2                  */
-    int    bos, eos, pad;          /* token ids; -1 unknown                                  */
-    bool   norms_hold_gain;        /* GGUF: the stored norm weight is already 1 + w          */
+    bool sliding[LP_MAX_LAYERS];  /* even layers in every released Gemma 2                  */
+    int bos, eos, pad;            /* token ids; -1 unknown                                  */
+    bool norms_hold_gain;         /* GGUF: the stored norm weight is already 1 + w          */
 } lp_config;
 
 /* text: the JSON, n bytes.  Refuses what is not Gemma 2, naming what it is. */

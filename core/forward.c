@@ -1,8 +1,8 @@
 /* forward.c - the whole forward pass of Gemma 2.  Start reading at block().
  *
- * A wave of n rows (n = 1 while generating) goes through one loop over the layers; every place with a name shows its rows
- * to whoever watches (lp_pass).  Equations and their order: huggingface/transformers modeling_gemma2.py (eager, float32),
- * cross-read with google/gemma_pytorch gemma/model.py and google/gemma.cpp gemma/gemma.cc.
+ * A wave of n rows (n = 1 while generating) goes through one loop over the layers; every place with a name shows its
+ * rows to whoever watches (lp_pass).  Equations and their order: huggingface/transformers modeling_gemma2.py (eager,
+ * float32), cross-read with google/gemma_pytorch gemma/model.py and google/gemma.cpp gemma/gemma.cc.
  *
  *     x = E[token] sqrt(D)
  *     each layer:  x += post_norm(attention(pre_norm(x)));  x += post_norm(mlp(pre_norm(x)))
@@ -16,14 +16,15 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- spreading rows over threads ------------------------------------------------------------------------------------- */
+/* ---- spreading rows over threads
+ * ------------------------------------------------------------------------------------- */
 
 typedef struct items {
-    lp_wave    *w;
-    lp_item_fn  fn;
+    lp_wave *w;
+    lp_item_fn fn;
     const void *arg;
-    int         n;
-    atomic_int  next;
+    int n;
+    atomic_int next;
 } items;
 
 static void run_items(int id, int n_threads, void *user)
@@ -48,10 +49,11 @@ static void multiply(lp_wave *w, float *const *y, const lp_matrix *const *m, int
     lp_matmul(y, m, count, x, n, w->s->options.arithmetic, w->s->mm, &w->s->env);
 }
 
-/* ---- norms and sums -------------------------------------------------------------------------------------------------- */
+/* ---- norms and sums
+ * -------------------------------------------------------------------------------------------------- */
 
 typedef struct rows {
-    float       *y;
+    float *y;
     const float *x;
     const float *gain; /* [D], 1 + w; NULL: none */
 } rows;
@@ -60,8 +62,8 @@ static void rms_row(lp_wave *w, const void *arg, int r, int thread)
 {
     (void)thread;
     const rows *a = arg;
-    int         D = w->c->d_model;
-    float       mean = w->s->k->sum_squares(a->x + (size_t)r * (size_t)D, D) / (float)D;
+    int D = w->c->d_model;
+    float mean = w->s->k->sum_squares(a->x + (size_t)r * (size_t)D, D) / (float)D;
     w->s->rms[r] = sqrtf(mean + (float)w->c->rms_eps);
 }
 
@@ -69,7 +71,7 @@ static void divide_row(lp_wave *w, const void *arg, int r, int thread)
 {
     (void)thread;
     const rows *a = arg;
-    size_t      D = (size_t)w->c->d_model, at = (size_t)r * D;
+    size_t D = (size_t)w->c->d_model, at = (size_t)r * D;
     w->s->k->scale(a->y + at, a->x + at, 1.0f / w->s->rms[r], (int)D);
 }
 
@@ -77,7 +79,7 @@ static void gain_row(lp_wave *w, const void *arg, int r, int thread)
 {
     (void)thread;
     const rows *a = arg;
-    size_t      D = (size_t)w->c->d_model, at = (size_t)r * D;
+    size_t D = (size_t)w->c->d_model, at = (size_t)r * D;
     w->s->k->mul(a->y + at, a->y + at, a->gain, (int)D);
 }
 
@@ -85,12 +87,12 @@ static void add_row(lp_wave *w, const void *arg, int r, int thread)
 {
     (void)thread;
     const rows *a = arg;
-    size_t      D = (size_t)w->c->d_model, at = (size_t)r * D;
+    size_t D = (size_t)w->c->d_model, at = (size_t)r * D;
     w->s->k->add(a->y + at, a->x + at, (int)D);
 }
 
-/* y = x / rms (1 + w), rms = sqrt(mean(x^2) + eps) over D; the divisor can be watched and replaced (frozen norms), and so
- * can x / rms where `normed` names a site (LP_N_SITES: none).  transformers: Gemma2RMSNorm.forward */
+/* y = x / rms (1 + w), rms = sqrt(mean(x^2) + eps) over D; the divisor can be watched and replaced (frozen norms), and
+ * so can x / rms where `normed` names a site (LP_N_SITES: none).  transformers: Gemma2RMSNorm.forward */
 static lp_status norm(lp_wave *w, float *y, const float *x, const float *gain, lp_site rms, lp_site normed)
 {
     rows a = {y, x, gain};
@@ -102,7 +104,8 @@ static lp_status norm(lp_wave *w, float *y, const float *x, const float *gain, l
     return LP_OK;
 }
 
-/* ---- embedding --------------------------------------------------------------------------------------------------------- */
+/* ---- embedding
+ * --------------------------------------------------------------------------------------------------------- */
 
 static void embed_row(lp_wave *w, const void *arg, int r, int thread)
 {
@@ -134,7 +137,8 @@ static lp_status embed(lp_wave *w, const int *ids)
     return lp_pass(w, LP_EMBED, w->s->x, 1, w->c->d_model);
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------------------------- */
+/* ---- attention
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* Half-split rotation: element i pairs with i + E/2.  transformers: apply_rotary_pos_emb, rotate_half */
 static void rope_row(lp_wave *w, const void *arg, int r, int thread)
@@ -142,11 +146,11 @@ static void rope_row(lp_wave *w, const void *arg, int r, int thread)
     (void)arg;
     (void)thread;
     const lp_config *c = w->c;
-    const lp_model  *m = w->s->model;
-    int              E = c->head_dim, half = E / 2;
-    size_t           at = (size_t)(w->pos + r) * (size_t)half;
-    float           *q = w->s->q + (size_t)r * (size_t)(c->n_heads * E);
-    float           *k = w->s->key + (size_t)r * (size_t)(c->n_kv_heads * E);
+    const lp_model *m = w->s->model;
+    int E = c->head_dim, half = E / 2;
+    size_t at = (size_t)(w->pos + r) * (size_t)half;
+    float *q = w->s->q + (size_t)r * (size_t)(c->n_heads * E);
+    float *k = w->s->key + (size_t)r * (size_t)(c->n_kv_heads * E);
     for (int h = 0; h < c->n_heads; h++) w->s->k->rope(q + h * E, m->rope_cos + at, m->rope_sin + at, half);
     for (int g = 0; g < c->n_kv_heads; g++) w->s->k->rope(k + g * E, m->rope_cos + at, m->rope_sin + at, half);
 }
@@ -179,9 +183,9 @@ static lp_status attend(lp_wave *w)
 /* h = attention(h).  transformers: Gemma2Attention.forward */
 static lp_status attention(lp_wave *w)
 {
-    lp_session     *s = w->s;
+    lp_session *s = w->s;
     const lp_layer *L = w->L;
-    int             H = w->c->n_heads, G = w->c->n_kv_heads, E = w->c->head_dim;
+    int H = w->c->n_heads, G = w->c->n_kv_heads, E = w->c->head_dim;
     multiply(w, (float *const[]){s->q, s->key, s->v}, (const lp_matrix *const[]){&L->q, &L->k, &L->v}, 3, s->h, w->n);
     LP_TRY(lp_pass(w, LP_Q, s->q, H, E));
     LP_TRY(lp_pass(w, LP_K, s->key, G, E));
@@ -196,7 +200,8 @@ static lp_status attention(lp_wave *w)
     return LP_OK;
 }
 
-/* ---- mlp ------------------------------------------------------------------------------------------------------------------ */
+/* ---- mlp
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static void gelu_row(lp_wave *w, const void *arg, int r, int thread)
 {
@@ -209,9 +214,9 @@ static void gelu_row(lp_wave *w, const void *arg, int r, int thread)
 /* h = down(gelu_tanh(gate(h)) * up(h)).  transformers: Gemma2MLP.forward */
 static lp_status mlp(lp_wave *w)
 {
-    lp_session     *s = w->s;
+    lp_session *s = w->s;
     const lp_layer *L = w->L;
-    int             F = w->c->d_ff;
+    int F = w->c->d_ff;
     multiply(w, (float *const[]){s->gate, s->up}, (const lp_matrix *const[]){&L->gate, &L->up}, 2, s->h, w->n);
     LP_TRY(lp_pass(w, LP_MLP_GATE, s->gate, 1, F));
     LP_TRY(lp_pass(w, LP_MLP_UP, s->up, 1, F));
@@ -221,7 +226,8 @@ static lp_status mlp(lp_wave *w)
     return LP_OK;
 }
 
-/* ---- a layer --------------------------------------------------------------------------------------------------------------- */
+/* ---- a layer
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static void add_branch(lp_wave *w)
 {
@@ -234,8 +240,8 @@ static void add_branch(lp_wave *w)
 static lp_status block(lp_wave *w)
 {
     const lp_layer *L = w->L;
-    float          *x = w->s->x, *h = w->s->h;
-    int             D = w->c->d_model;
+    float *x = w->s->x, *h = w->s->h;
+    int D = w->c->d_model;
 
     LP_TRY(lp_pass(w, LP_RESID_PRE, x, 1, D));
 
@@ -258,7 +264,8 @@ static lp_status block(lp_wave *w)
     return lp_pass(w, LP_RESID_POST, x, 1, D);
 }
 
-/* ---- unembedding ------------------------------------------------------------------------------------------------------------ */
+/* ---- unembedding
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static void softcap_row(lp_wave *w, const void *arg, int r, int thread)
 {
@@ -286,11 +293,13 @@ static lp_status unembed(lp_wave *w, const float *x, float *out)
 static lp_status finish(lp_wave *w, bool want_logits)
 {
     lp_session *s = w->s;
-    size_t      D = (size_t)w->c->d_model, V = (size_t)w->c->vocab;
-    int         n = w->n, pos = w->pos, r = n - 1;
-    bool        all_logits = w->armed & (BIT(LP_LOGITS_RAW) | BIT(LP_LOGITS));
-    if (w->armed & (BIT(LP_FINAL_RMS) | BIT(LP_FINAL_IN) | BIT(LP_LOGITS_RAW) | BIT(LP_LOGITS))) r = 0;
-    else if (!want_logits) return LP_OK;
+    size_t D = (size_t)w->c->d_model, V = (size_t)w->c->vocab;
+    int n = w->n, pos = w->pos, r = n - 1;
+    bool all_logits = w->armed & (BIT(LP_LOGITS_RAW) | BIT(LP_LOGITS));
+    if (w->armed & (BIT(LP_FINAL_RMS) | BIT(LP_FINAL_IN) | BIT(LP_LOGITS_RAW) | BIT(LP_LOGITS)))
+        r = 0;
+    else if (!want_logits)
+        return LP_OK;
     for (int chunk; r < n; r += chunk) {
         chunk = all_logits ? LP_LOGIT_ROWS : n - 1 - r; /* without logits: all rows but the last, then the last */
         if (chunk > n - r) chunk = n - r;
@@ -304,7 +313,8 @@ static lp_status finish(lp_wave *w, bool want_logits)
     return LP_OK;
 }
 
-/* ---- the pass --------------------------------------------------------------------------------------------------------------- */
+/* ---- the pass
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static void enter(lp_wave *w, int layer)
 {

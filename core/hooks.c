@@ -5,16 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- who watches --------------------------------------------------------------------------------------------------------- */
+/* ---- who watches
+ * --------------------------------------------------------------------------------------------------------- */
 
 static void rearm(lp_session *s)
 {
     memset(s->armed, 0, sizeof s->armed);
     for (size_t i = 0; i < s->n_hooks; i++) {
         const lp_hook *h = &s->hooks[i].hook;
-        uint32_t       bit = 1u << h->site;
-        if (h->layer == LP_WHOLE_MODEL) s->armed[LP_WHOLE] |= bit;
-        else if (h->layer >= 0) s->armed[h->layer] |= bit;
+        uint32_t bit = 1u << h->site;
+        if (h->layer == LP_WHOLE_MODEL)
+            s->armed[LP_WHOLE] |= bit;
+        else if (h->layer >= 0)
+            s->armed[h->layer] |= bit;
         else
             for (int l = 0; l < s->model->config.n_layers; l++) s->armed[l] |= bit;
     }
@@ -28,8 +31,8 @@ static lp_status check_hook(const lp_session *s, const lp_hook *h, lp_error *err
     if (!lp_site_has_layer(h->site) && h->layer != LP_WHOLE_MODEL)
         return lp_fail(err, LP_E_RANGE, "%s has no layers; hook it with LP_WHOLE_MODEL", lp_site_name(h->site));
     if (lp_site_has_layer(h->site) && h->layer != LP_EVERY_LAYER && (h->layer < 0 || h->layer >= L))
-        return lp_fail(err, LP_E_RANGE, "%s of layer %d: this model has layers 0 to %d", lp_site_name(h->site), h->layer,
-                       L - 1);
+        return lp_fail(err, LP_E_RANGE, "%s of layer %d: this model has layers 0 to %d", lp_site_name(h->site),
+                       h->layer, L - 1);
     return LP_OK;
 }
 
@@ -60,15 +63,16 @@ void lp_session_unhook(lp_session *s, int handle)
     rearm(s);
 }
 
-/* ---- showing ----------------------------------------------------------------------------------------------------------- */
+/* ---- showing
+ * ----------------------------------------------------------------------------------------------------------- */
 
 #ifndef NDEBUG
 /* FNV-1a over the bits: a hook added as a reader must leave every one of them alone. */
 static uint64_t checksum(const lp_act *a)
 {
     const unsigned char *p = (const unsigned char *)a->x;
-    size_t               n = (size_t)a->rows * (size_t)a->heads * (size_t)a->width * sizeof *a->x;
-    uint64_t             h = 14695981039346656037u;
+    size_t n = (size_t)a->rows * (size_t)a->heads * (size_t)a->width * sizeof *a->x;
+    uint64_t h = 14695981039346656037u;
     for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 1099511628211u;
     return h;
 }
@@ -86,7 +90,8 @@ static lp_status fire(lp_wave *w, const lp_hook *h, const lp_act *shown)
         return lp_fail(w->err, LP_E_RANGE, "a hook on %s wrote there but was added with edits = false",
                        lp_site_name(h->site));
 #endif
-    if (stop) return lp_fail(w->err, LP_STOPPED, "stopped by a hook on %s at layer %d", lp_site_name(h->site), shown->layer);
+    if (stop)
+        return lp_fail(w->err, LP_STOPPED, "stopped by a hook on %s at layer %d", lp_site_name(h->site), shown->layer);
     return LP_OK;
 }
 
@@ -101,16 +106,17 @@ lp_status lp_wave_show(lp_wave *w, lp_site site, int pos, int rows, float *x, in
     return LP_OK;
 }
 
-/* ---- the tape ------------------------------------------------------------------------------------------------------------ */
+/* ---- the tape
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static int record(lp_act *act, void *user)
 {
     lp_tape *t = user;
-    int      slab = t->n_layers > 1 && act->layer >= 0 ? act->layer : 0, T = t->heads > 1 ? t->heads : 1;
+    int slab = t->n_layers > 1 && act->layer >= 0 ? act->layer : 0, T = t->heads > 1 ? t->heads : 1;
     if (slab >= t->n_layers) return 0;
     /* Rows of SCORES and PATTERN grow with the position, so each head has a place of fixed width of its own. */
-    int  part = T > 1 ? t->width / T : t->width, heads = T > 1 ? act->heads : 1;
-    int  width = T > 1 ? act->width : act->heads * act->width, n = width < part ? width : part;
+    int part = T > 1 ? t->width / T : t->width, heads = T > 1 ? act->heads : 1;
+    int width = T > 1 ? act->width : act->heads * act->width, n = width < part ? width : part;
     for (int r = 0; r < act->rows; r++) {
         long at = (long)act->pos + r - t->first_pos;
         if (at < 0 || at >= t->n_pos) continue;

@@ -1,4 +1,5 @@
-/* session.c - see session.h: making, evaluating, rewinding and forking a timeline.  The forward pass itself is forward.c. */
+/* session.c - see session.h: making, evaluating, rewinding and forking a timeline.  The forward pass itself is
+ * forward.c. */
 #include "core/wave.h"
 
 #include <stdlib.h>
@@ -6,10 +7,11 @@
 
 enum { DEFAULT_WAVE = 512, MAX_WAVE = 4096 };
 
-/* ---- scratch ---------------------------------------------------------------------------------------------------------- */
+/* ---- scratch
+ * ---------------------------------------------------------------------------------------------------------- */
 
 typedef struct carve {
-    char  *base; /* NULL while measuring */
+    char *base; /* NULL while measuring */
     size_t at;
 } carve;
 
@@ -24,7 +26,7 @@ static void *take(carve *c, size_t n, size_t size)
 static size_t lay_out(lp_session *s, char *base)
 {
     const lp_config *c = &s->model->config;
-    carve  a = {base, 0};
+    carve a = {base, 0};
     size_t W = (size_t)s->options.wave, D = (size_t)c->d_model, E = (size_t)c->head_dim, F = (size_t)c->d_ff;
     size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, n_ctx = (size_t)s->options.n_ctx;
     size_t all = W * H * n_ctx, one = H * n_ctx;
@@ -69,7 +71,8 @@ static int widest(const lp_config *c)
 }
 
 /* All of a session but its cache. */
-static lp_status make(lp_session **out, const lp_model *m, const lp_session_options *options, const lp_env *env, lp_error *err)
+static lp_status make(lp_session **out, const lp_model *m, const lp_session_options *options, const lp_env *env,
+                      lp_error *err)
 {
     lp_session *s = lp_calloc(1, sizeof *s);
     if (!s) return lp_fail(err, LP_E_MEMORY, "out of memory");
@@ -83,9 +86,11 @@ static lp_status make(lp_session **out, const lp_model *m, const lp_session_opti
     if (st == LP_OK) {
         s->arena_bytes = lay_out(s, NULL);
         s->arena = lp_big_alloc(s->arena_bytes);
-        if (s->arena) lay_out(s, s->arena);
-        else st = lp_fail(err, LP_E_MEMORY, "no room for a session's %.1f MB of scratch; a smaller wave needs less",
-                          (double)s->arena_bytes / 1e6);
+        if (s->arena)
+            lay_out(s, s->arena);
+        else
+            st = lp_fail(err, LP_E_MEMORY, "no room for a session's %.1f MB of scratch; a smaller wave needs less",
+                         (double)s->arena_bytes / 1e6);
     }
     if (st == LP_OK) st = lp_matmul_scratch_new(&s->mm, s->options.wave, widest(&m->config), s->n_threads, err);
     if (st != LP_OK) {
@@ -134,27 +139,51 @@ uint64_t lp_session_bytes_per_token(const lp_config *c)
     return (uint64_t)c->n_layers * (uint64_t)c->n_kv_heads * ((uint64_t)c->head_dim + padded) * sizeof(float);
 }
 
-/* ---- looking ---------------------------------------------------------------------------------------------------------- */
+/* ---- looking
+ * ---------------------------------------------------------------------------------------------------------- */
 
-const lp_model *lp_session_model(const lp_session *s) { return s->model; }
-const lp_session_options *lp_session_get_options(const lp_session *s) { return &s->options; }
-const char *lp_session_kernels(const lp_session *s) { return s->k->name; }
-int lp_session_pos(const lp_session *s) { return s->pos; }
-const int *lp_session_tokens(const lp_session *s) { return s->tokens; }
-const float *lp_session_logits(const lp_session *s) { return s->has_logits ? s->logits : NULL; }
-int lp_session_edited_from(const lp_session *s) { return s->edited_from; }
+const lp_model *lp_session_model(const lp_session *s)
+{
+    return s->model;
+}
+const lp_session_options *lp_session_get_options(const lp_session *s)
+{
+    return &s->options;
+}
+const char *lp_session_kernels(const lp_session *s)
+{
+    return s->k->name;
+}
+int lp_session_pos(const lp_session *s)
+{
+    return s->pos;
+}
+const int *lp_session_tokens(const lp_session *s)
+{
+    return s->tokens;
+}
+const float *lp_session_logits(const lp_session *s)
+{
+    return s->has_logits ? s->logits : NULL;
+}
+int lp_session_edited_from(const lp_session *s)
+{
+    return s->edited_from;
+}
 
-/* ---- evaluating -------------------------------------------------------------------------------------------------------- */
+/* ---- evaluating
+ * -------------------------------------------------------------------------------------------------------- */
 
 static lp_status check_tokens(const lp_session *s, const int *ids, size_t n, lp_error *err)
 {
     int room = s->options.n_ctx - s->pos, V = s->model->config.vocab;
     if (n > (size_t)room)
-        return lp_fail(err, LP_E_RANGE, "%zu tokens after position %d do not fit: this session has %d positions", n, s->pos,
-                       s->options.n_ctx);
+        return lp_fail(err, LP_E_RANGE, "%zu tokens after position %d do not fit: this session has %d positions", n,
+                       s->pos, s->options.n_ctx);
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= V)
-            return lp_fail(err, LP_E_RANGE, "token %d at position %zu: ids run from 0 to %d", ids[i], (size_t)s->pos + i, V - 1);
+            return lp_fail(err, LP_E_RANGE, "token %d at position %zu: ids run from 0 to %d", ids[i],
+                           (size_t)s->pos + i, V - 1);
     return LP_OK;
 }
 
@@ -182,7 +211,7 @@ lp_status lp_session_eval(lp_session *s, const int *ids, size_t n, lp_error *err
 {
     LP_TRY(check_tokens(s, ids, n, err));
     if (n == 0) return LP_OK;
-    int       from = s->pos;
+    int from = s->pos;
     lp_status st = run_waves(s, ids, n, s->model->config.n_layers - 1, true, err);
     s->pos = from;
     if (st != LP_OK) return st;
@@ -199,15 +228,17 @@ lp_status lp_session_eval(lp_session *s, const int *ids, size_t n, lp_error *err
 lp_status lp_session_peek(lp_session *s, const int *ids, size_t n, int last_layer, lp_error *err)
 {
     if (last_layer < 0 || last_layer >= s->model->config.n_layers)
-        return lp_fail(err, LP_E_RANGE, "layer %d: this model has layers 0 to %d", last_layer, s->model->config.n_layers - 1);
+        return lp_fail(err, LP_E_RANGE, "layer %d: this model has layers 0 to %d", last_layer,
+                       s->model->config.n_layers - 1);
     LP_TRY(check_tokens(s, ids, n, err));
-    int       from = s->pos;
+    int from = s->pos;
     lp_status st = run_waves(s, ids, n, last_layer, false, err);
     s->pos = from;
     return st;
 }
 
-/* ---- going back, branching ---------------------------------------------------------------------------------------------- */
+/* ---- going back, branching
+ * ---------------------------------------------------------------------------------------------- */
 
 static lp_status check_pos(const lp_session *s, int pos, lp_error *err)
 {

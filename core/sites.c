@@ -13,11 +13,12 @@
 
 typedef struct row {
     const char *name, *lens, *hf, *about;
-    bool        has_layer;
+    bool has_layer;
 } row;
 
 static const row table[LP_N_SITES] = {
-    [LP_EMBED_RAW] = {"embed_raw", NULL, NULL, "the table's row, before sqrt(d_model); what the embedding SAEs read", false},
+    [LP_EMBED_RAW] = {"embed_raw", NULL, NULL, "the table's row, before sqrt(d_model); what the embedding SAEs read",
+                      false},
     [LP_EMBED] = {"embed", "hook_embed", "model.embed_tokens",
                   "already scaled by sqrt(d_model); Hugging Face before 5.0 shows it unscaled", false},
     [LP_RESID_PRE] = {"resid_pre", "hook_resid_pre", "input", "the stream entering the layer", true},
@@ -29,17 +30,18 @@ static const row table[LP_N_SITES] = {
     [LP_V] = {"v", "attn.hook_v", "self_attn.v_proj", "values, per key/value head", true},
     [LP_Q_ROT] = {"q_rot", "attn.hook_rot_q", NULL, "queries after RoPE", true},
     [LP_K_ROT] = {"k_rot", "attn.hook_rot_k", NULL, "keys after RoPE, as they enter the cache", true},
-    [LP_SCORES] = {"scores", "attn.hook_attn_scores", NULL, "scaled, soft-capped AND masked (-inf); masked ones cannot be set",
-                   true},
+    [LP_SCORES] = {"scores", "attn.hook_attn_scores", NULL,
+                   "scaled, soft-capped AND masked (-inf); masked ones cannot be set", true},
     [LP_PATTERN] = {"pattern", "attn.hook_pattern", NULL, "softmax of the scores; masked entries cannot be set", true},
-    [LP_Z] = {"z", "attn.hook_z", "self_attn.o_proj.input", "heads side by side, before W_O; Gemma Scope att SAEs read this",
-              true},
-    [LP_ATTN_RAW] = {"attn_raw", "attn.hook_out", "self_attn", "W_O's output BEFORE the post-norm; not what is added", true},
-    [LP_ATTN_POST_RMS] = {"attn_post_rms", "ln1_post.hook_scale", NULL, "the divisor of the norm on the branch", true},
-    [LP_ATTN_OUT] = {"attn_out", "hook_attn_out", "post_attention_layernorm", "AFTER the post-norm: what is added to the stream",
+    [LP_Z] = {"z", "attn.hook_z", "self_attn.o_proj.input",
+              "heads side by side, before W_O; Gemma Scope att SAEs read this", true},
+    [LP_ATTN_RAW] = {"attn_raw", "attn.hook_out", "self_attn", "W_O's output BEFORE the post-norm; not what is added",
                      true},
-    [LP_RESID_MID] = {"resid_mid", "hook_resid_mid", "pre_feedforward_layernorm.input", "the stream between the two branches",
-                      true},
+    [LP_ATTN_POST_RMS] = {"attn_post_rms", "ln1_post.hook_scale", NULL, "the divisor of the norm on the branch", true},
+    [LP_ATTN_OUT] = {"attn_out", "hook_attn_out", "post_attention_layernorm",
+                     "AFTER the post-norm: what is added to the stream", true},
+    [LP_RESID_MID] = {"resid_mid", "hook_resid_mid", "pre_feedforward_layernorm.input",
+                      "the stream between the two branches", true},
     [LP_MLP_PRE_RMS] = {"mlp_pre_rms", "ln2.hook_scale", NULL, "the divisor sqrt(mean(x^2) + eps)", true},
     [LP_MLP_NORMED] = {"mlp_normed", "ln2.hook_normalized", NULL,
                        "x / rms WITHOUT the gain; Gemma Scope transcoders read this", true},
@@ -51,8 +53,9 @@ static const row table[LP_N_SITES] = {
     [LP_MLP_POST_RMS] = {"mlp_post_rms", "ln2_post.hook_scale", NULL, "the divisor of the norm on the branch", true},
     [LP_MLP_OUT] = {"mlp_out", "hook_mlp_out", "post_feedforward_layernorm",
                     "AFTER the post-norm: what is added; Gemma Scope mlp SAEs read this", true},
-    [LP_RESID_POST] = {"resid_post", "hook_resid_post", "output",
-                       "the stream leaving the layer, the last one before the final norm; Gemma Scope res SAEs read this", true},
+    [LP_RESID_POST] =
+        {"resid_post", "hook_resid_post", "output",
+         "the stream leaving the layer, the last one before the final norm; Gemma Scope res SAEs read this", true},
     [LP_FINAL_RMS] = {"final_rms", "ln_final.hook_scale", NULL, "the divisor of the final norm", false},
     [LP_FINAL_IN] = {"final_in", NULL, "model.norm", "after the gain: what the unembedding sees", false},
     [LP_LOGITS_RAW] = {"logits_raw", "unembed.hook_out", "lm_head", "before the final soft-cap", false},
@@ -60,22 +63,55 @@ static const row table[LP_N_SITES] = {
 };
 _Static_assert(LP_N_SITES <= 32, "a mask of sites is one uint32_t");
 
-const char *lp_site_name(lp_site site) { return table[site].name; }
-const char *lp_site_lens_name(lp_site site) { return table[site].lens; }
-const char *lp_site_hf_name(lp_site site) { return table[site].hf; }
-const char *lp_site_about(lp_site site) { return table[site].about; }
-bool lp_site_has_layer(lp_site site) { return table[site].has_layer; }
+const char *lp_site_name(lp_site site)
+{
+    return table[site].name;
+}
+const char *lp_site_lens_name(lp_site site)
+{
+    return table[site].lens;
+}
+const char *lp_site_hf_name(lp_site site)
+{
+    return table[site].hf;
+}
+const char *lp_site_about(lp_site site)
+{
+    return table[site].about;
+}
+bool lp_site_has_layer(lp_site site)
+{
+    return table[site].has_layer;
+}
 
 const char *lp_site_tensor_name(char *buf, size_t n, lp_site site, int layer)
 {
-    const row  *r = &table[site];
+    const row *r = &table[site];
     const char *name = r->lens ? r->lens : r->name;
-    if (r->has_layer) snprintf(buf, n, "blocks.%d.%s", layer, name);
-    else snprintf(buf, n, "%s", name);
+    if (r->has_layer)
+        snprintf(buf, n, "blocks.%d.%s", layer, name);
+    else
+        snprintf(buf, n, "%s", name);
     return buf;
 }
 
-/* ---- parsing --------------------------------------------------------------------------------------------------------------- */
+/* Further module boundaries of Hugging Face at which the same rows pass. */
+static const struct alias {
+    const char *hf;
+    lp_site site;
+} aliases[] = {
+    {"input_layernorm.input", LP_RESID_PRE},
+    {"self_attn.input", LP_ATTN_IN},
+    {"self_attn.o_proj", LP_ATTN_RAW},
+    {"post_attention_layernorm.input", LP_ATTN_RAW},
+    {"mlp.input", LP_MLP_IN},
+    {"mlp.down_proj", LP_MLP_RAW},
+    {"post_feedforward_layernorm.input", LP_MLP_RAW},
+    {"lm_head.input", LP_FINAL_IN},
+};
+
+/* ---- parsing
+ * --------------------------------------------------------------------------------------------------------------- */
 
 enum { MAX_NAME = 96 };
 
@@ -105,7 +141,7 @@ static bool take_suffix(const char *s, char *buf, int *layer)
     const char *dot = strrchr(s, '.');
     if (!dot || !isdigit((unsigned char)dot[1]) || (size_t)(dot - s) >= MAX_NAME) return false;
     char *end;
-    long  l = strtol(dot + 1, &end, 10);
+    long l = strtol(dot + 1, &end, 10);
     if (*end || l > 100000) return false;
     memcpy(buf, s, (size_t)(dot - s));
     buf[dot - s] = 0;
@@ -115,8 +151,8 @@ static bool take_suffix(const char *s, char *buf, int *layer)
 
 static int find(const char *s, bool hf)
 {
-    char        plain[MAX_NAME];
-    size_t      n = strlen(s);
+    char plain[MAX_NAME];
+    size_t n = strlen(s);
     const char *out = ".output"; /* "mlp.output" is "mlp": a module's name means its output */
     if (hf && n > strlen(out) && n < MAX_NAME && strcmp(s + n - strlen(out), out) == 0) {
         memcpy(plain, s, n - strlen(out));
@@ -125,8 +161,11 @@ static int find(const char *s, bool hf)
     }
     for (int i = 0; i < LP_N_SITES; i++) {
         const row *r = &table[i];
-        if (hf ? r->hf && strcmp(r->hf, s) == 0 : strcmp(r->name, s) == 0 || (r->lens && strcmp(r->lens, s) == 0)) return i;
+        if (hf ? r->hf && strcmp(r->hf, s) == 0 : strcmp(r->name, s) == 0 || (r->lens && strcmp(r->lens, s) == 0))
+            return i;
     }
+    for (size_t i = 0; hf && i < sizeof aliases / sizeof *aliases; i++)
+        if (strcmp(aliases[i].hf, s) == 0) return (int)aliases[i].site;
     return -1;
 }
 
@@ -150,7 +189,7 @@ static size_t distance(const char *a, const char *b)
 
 static lp_status unknown(const char *name, const char *bare, lp_error *err)
 {
-    int    best = 0;
+    int best = 0;
     size_t least = MAX_NAME;
     for (int i = 0; i < LP_N_SITES; i++) {
         size_t d = strlen(bare) < MAX_NAME ? distance(bare, table[i].name) : MAX_NAME;
@@ -158,22 +197,23 @@ static lp_status unknown(const char *name, const char *bare, lp_error *err)
         if (e < d) d = e;
         if (d < least) least = d, best = i;
     }
-    return lp_fail(err, LP_E_NOT_FOUND, "no site is called \"%.96s\"; did you mean \"%s\"? `lapidary hooks` lists them all", name,
+    return lp_fail(err, LP_E_NOT_FOUND,
+                   "no site is called \"%.96s\"; did you mean \"%s\"? `lapidary hooks` lists them all", name,
                    table[best].name);
 }
 
 lp_status lp_site_parse(const char *name, lp_site *site, int *layer, lp_error *err)
 {
     const char *s = name;
-    char        bare[MAX_NAME];
-    bool        hf = false;
-    int         l = LP_EVERY_LAYER, i;
+    char bare[MAX_NAME];
+    bool hf = false;
+    int l = LP_EVERY_LAYER, i;
     if (take_prefix(&s, "blocks.")) {
         if (!take_layer(&s, &l)) return unknown(name, s, err);
     } else if (take_prefix(&s, "model.layers.")) {
         hf = true;
         char *end;
-        long  n = strtol(s, &end, 10);
+        long n = strtol(s, &end, 10);
         if (end != s && !*end && n >= 0 && n <= 100000) { /* "model.layers.3": the layer itself, its output */
             l = (int)n;
             s = "output";

@@ -10,44 +10,44 @@
 
 typedef struct lp_hook_row {
     lp_hook hook;
-    int     handle;
+    int handle;
 } lp_hook_row;
 
 enum {
-    LP_LOGIT_ROWS = 16,                    /* rows unembedded at a time when a hook watches the logits of every row */
-    LP_SCORE_FLOATS = 8 << 20,             /* attention scores held at a time; fewer rows at a time when keys are many */
-    LP_WHOLE = LP_MAX_LAYERS,              /* index in armed[] of the sites that have no layer */
+    LP_LOGIT_ROWS = 16,        /* rows unembedded at a time when a hook watches the logits of every row */
+    LP_SCORE_FLOATS = 8 << 20, /* attention scores held at a time; fewer rows at a time when keys are many */
+    LP_WHOLE = LP_MAX_LAYERS,  /* index in armed[] of the sites that have no layer */
 };
 
 struct lp_session {
-    const lp_model    *model;
+    const lp_model *model;
     lp_session_options options;
-    lp_env             env;
-    const lp_kernels  *k;
-    int                n_threads;
+    lp_env env;
+    const lp_kernels *k;
+    int n_threads;
 
     lp_kv kv;
-    int  *tokens; /* [n_ctx] */
-    int   pos;
-    int   edited_from;
-    bool  has_logits;
+    int *tokens; /* [n_ctx] */
+    int pos;
+    int edited_from;
+    bool has_logits;
 
     lp_hook_row *hooks;
-    size_t       n_hooks, hooks_capacity;
-    int          last_handle;
-    uint32_t     armed[LP_MAX_LAYERS + 1]; /* bit per site, per layer; [LP_WHOLE] the sites without layer */
+    size_t n_hooks, hooks_capacity;
+    int last_handle;
+    uint32_t armed[LP_MAX_LAYERS + 1]; /* bit per site, per layer; [LP_WHOLE] the sites without layer */
 
     /* scratch, carved out of one arena */
-    void  *arena;
+    void *arena;
     size_t arena_bytes;
-    float *x, *h;        /* [W][D] the stream; a branch */
-    float *rms;          /* [W]                         */
-    float *q, *z;        /* [W][H][E]                   */
-    float *key, *v;      /* [W][G][E]                   */
-    float *gate, *up;    /* [W][F]                      */
-    float *scores;       /* [rows][H][K], score_floats  */
+    float *x, *h;     /* [W][D] the stream; a branch */
+    float *rms;       /* [W]                         */
+    float *q, *z;     /* [W][H][E]                   */
+    float *key, *v;   /* [W][G][E]                   */
+    float *gate, *up; /* [W][F]                      */
+    float *scores;    /* [rows][H][K], score_floats  */
     size_t score_floats;
-    float *tile;         /* [n_threads][tile_floats]: queries, products, patterns of one attention tile */
+    float *tile; /* [n_threads][tile_floats]: queries, products, patterns of one attention tile */
     size_t tile_floats;
     float *logits, *next_logits; /* [V] of the last committed token; of the wave going on */
     float *logit_rows;           /* [LP_LOGIT_ROWS][V], only when a hook asked            */
@@ -55,17 +55,17 @@ struct lp_session {
 };
 
 typedef struct lp_wave {
-    lp_session      *s;
-    const lp_layer  *L;     /* the layer being computed */
+    lp_session *s;
+    const lp_layer *L; /* the layer being computed */
     const lp_config *c;
-    int              n, pos; /* rows; absolute position of row 0 */
-    int              layer;  /* LP_WHOLE_MODEL outside the blocks */
-    uint32_t         armed;  /* of this layer */
-    lp_error        *err;
+    int n, pos;     /* rows; absolute position of row 0 */
+    int layer;      /* LP_WHOLE_MODEL outside the blocks */
+    uint32_t armed; /* of this layer */
+    lp_error *err;
 } lp_wave;
 
-/* Runs `n` rows (at most W) at positions s->pos .. through layers 0 .. last_layer; want_logits: also the unembedding, into
- * s->next_logits.  Commits nothing.  forward.c */
+/* Runs `n` rows (at most W) at positions s->pos .. through layers 0 .. last_layer; want_logits: also the unembedding,
+ * into s->next_logits.  Commits nothing.  forward.c */
 lp_status lp_forward(lp_session *s, const int *ids, int n, int last_layer, bool want_logits, lp_error *err);
 
 /* Calls the hooks of (site, w->layer) on `rows` rows from position `pos`.  hooks.c */
