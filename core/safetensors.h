@@ -13,8 +13,12 @@
  * Shard names with path separators or ".." are refused; every tensor of the index must be in the shard it names. */
 lp_status lp_safetensors_open(lp_tensors *out, const char *path, const lp_env *env, lp_error *err);
 
+/* The first of the weight files of folder `dir` that is not there, NULL when all are; *out is yours to free. */
+lp_status lp_safetensors_missing(char **out, const char *dir, lp_error *err);
+
 /* Writing, in one pass: declare every tensor, begin (writes the header), then each tensor's bytes in the order
- * declared, then end.  The file appears under its name only at end; a failed or abandoned write leaves nothing. */
+ * declared (in pieces of any size), then end.  The file appears under its name only at end; a failed or abandoned
+ * write leaves nothing.  Wider types are declared before narrower ones, so that each tensor is aligned to its type. */
 typedef struct lp_safetensors_writer lp_safetensors_writer;
 lp_status lp_safetensors_create(lp_safetensors_writer **out, const char *path, lp_error *err);
 lp_status lp_safetensors_declare(lp_safetensors_writer *w, const char *name, lp_dtype type, int n_dims,
