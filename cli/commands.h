@@ -1,0 +1,7 @@
+/* commands.h - one line per command; each is defined in cmd_NAME.c and listed in main.c's table. */
+#ifndef LP_CLI_COMMANDS_H
+#define LP_CLI_COMMANDS_H
+
+#include "cli/cli.h"
+
+#endif
