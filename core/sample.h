@@ -64,6 +64,7 @@ typedef struct lp_sampler lp_sampler; /* options and scratch; one thread at a ti
 lp_status lp_sampler_new(lp_sampler **out, int vocab, const lp_sample_options *o, lp_error *err);
 void lp_sampler_free(lp_sampler *s); /* NULL is fine */
 const lp_sample_options *lp_sampler_options(const lp_sampler *s);
+int lp_sampler_vocab(const lp_sampler *s);
 
 /* The tokens that can come, and how likely each is.  Borrowed from the sampler until its next call. */
 typedef struct lp_distribution {
