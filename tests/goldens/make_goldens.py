@@ -13,6 +13,8 @@ expect.safetensors, all F32 (ids too: exact up to 2^24), n the tokens of a promp
     pP.ids                           [n]           prompt P = 0, 1, ...
     pP.SITE                          [n, ...]      hf_sites.py names the sites; per-head sites are [n, heads, width],
                                                    scores and pattern [n, heads, n] (masked entries 0)
+    fast.pP.SITE                     [n, ...]      resid_post of each layer and logits again, with the weight and the input
+                                                   of every linear layer rounded to bf16: what fast arithmetic means
     genP.prompt, .ids, .logits       [n] [8] [8,V] greedy generation, and the logits each id was taken from
     edit.prompt                      [n]           the one prompt of all the edits of this file
     edit.value.OP.FROM.SITE          [w] or [1]    an edit active at every position >= FROM, prompt and generated
@@ -21,7 +23,7 @@ expect.safetensors, all F32 (ids too: exact up to 2^24), n the tokens of a promp
 
 OP: add (x + v), set (v), mul (x * v), each with v as wide as a row of the site ([heads * width]) or one number for
 all of it; uniform (attention spread evenly over the keys allowed; v unused).  Not every file has every site: `long`
-keeps few of them.  Generation and edits run on transformers' KV cache, so they also check decode against prompt.
+and `twin` keep few.  Generation and edits run on transformers' KV cache, so they also check decode against prompt.
 """
 import argparse
 import copy
@@ -152,6 +154,21 @@ def noise(model, ids, rows, worst):
         worst[site] = max(worst.get(site, 0), float(((a - b).norm(dim=1) / b.norm(dim=1)).max()))
 
 
+def bf16(x):
+    return x.bfloat16().float()
+
+
+def rounded(model):
+    """The same model with every matrix product on bf16 inputs; the embedding's rows and attention itself stay float32."""
+    model = copy.deepcopy(model)
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data = bf16(module.weight.data)
+            module.register_forward_pre_hook(lambda m, args: (bf16(args[0]),))
+    return model
+
+
 def make(name, with_noise):
     c = settings(name)
     folder = HERE / "models" / name
@@ -171,6 +188,9 @@ def make(name, with_noise):
         assert c["sites"] or len(rows) == c["L"] * len(LAYER_SITES) + len(MODEL_SITES)
         expect[f"p{p}.ids"] = ids
         expect |= {f"p{p}.{site}": x for site, x in rows.items()}
+        if not c["sites"]:
+            fast = record(rounded(model), ids, lambda site: site.endswith("resid_post") or site == "logits")
+            expect |= {f"fast.p{p}.{site}": x for site, x in fast.items()}
         if with_noise:
             noise(model, ids, rows, worst)
     for p, n in enumerate(c["gens"]):
