@@ -15,12 +15,6 @@
 /* Most tokens of a golden timeline. */
 enum { GOLDEN_TOKENS = 512 };
 
-static inline void golden_warn(void *user, lp_level level, const char *line)
-{
-    (void)user;
-    if (level == LP_WARN) fprintf(stderr, "warning: %s\n", line);
-}
-
 /* `what` in tests/goldens; false (and a failed check) when it cannot be opened. */
 static inline bool golden_model(lp_model **m, const char *what, const lp_env *env)
 {

@@ -136,7 +136,7 @@ static void test_model(const char *folder, int least, const lp_env *env)
 
 int main(void)
 {
-    lp_env env = {.log = golden_warn};
+    lp_env env = {0};
     test_model("models/plain", LP_N_SITES, &env);
     test_model("models/hot", 10, &env);
     return check_done();

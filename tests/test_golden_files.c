@@ -79,7 +79,7 @@ static void test_file(const lp_tensors *expect, const char *stem, bool verbose, 
 
 int main(int argc, char **argv)
 {
-    lp_env env = {.log = golden_warn};
+    lp_env env = {0};
     bool verbose = argc > 1 && strcmp(argv[1], "-v") == 0;
     lp_tensors expect = {0};
     int files = 0;

@@ -5,6 +5,10 @@
  * printed names the bug.  Exact arithmetic: ||a - b|| / ||b|| <= 2e-5 for each row (the goldens' own float32 noise is
  * up to 2e-6: make_goldens.py --noise).  Then greedy generation, ids equal and logits as near.
  *
+ * Fast arithmetic is compared with transformers whose linear layers take bf16-rounded weights and inputs, which is its
+ * definition; a rounding that falls the other way on the last bit of a float32 sum moves one input of a product by
+ * 2^-8 of itself, so no row may be off by more than 2^-8, and 19 rows of 20 must be as near as exact ones.
+ *
  *     test_goldens -v      prints the worst row of each site
  */
 #include "tests/golden.h"
@@ -18,6 +22,7 @@ static const double tolerance = 2e-5;
 
 typedef struct worst {
     double error;
+    int rows;
     char where[96];
 } worst;
 
@@ -25,7 +30,7 @@ static worst worst_exact[LP_N_SITES], worst_fast[LP_N_SITES];
 
 static void keep_worst(worst *w, double error, const char *model, const char *what, int layer, int row)
 {
-    if (error <= w->error) return;
+    if (w->rows++ && error <= w->error) return;
     w->error = error;
     snprintf(w->where, sizeof w->where, "%s %s layer %d row %d", model, what, layer, row);
 }
@@ -34,7 +39,9 @@ static void print_worst(const char *title, const worst *w)
 {
     printf("%s\n", title);
     for (int site = 0; site < LP_N_SITES; site++)
-        if (w[site].error > 0) printf("  %-16s %.1e  %s\n", lp_site_name((lp_site)site), w[site].error, w[site].where);
+        if (w[site].rows)
+            printf("  %-16s %.1e  %s (of %d rows)\n", lp_site_name((lp_site)site), w[site].error, w[site].where,
+                   w[site].rows);
 }
 
 /* ---- one prompt
@@ -48,7 +55,7 @@ typedef struct watch {
     double bound;
     int n;                               /* tokens of the prompt                             */
     int seen[LP_N_SITES][LP_MAX_LAYERS]; /* rows compared; 0 too where the golden has no such site */
-    int failures;
+    int rows, far, failures;             /* rows compared, those beyond `tolerance`, those beyond `bound` */
 } watch;
 
 /* Keys that query i may see: [first, i]. */
@@ -98,10 +105,12 @@ static int compare(lp_act *act, void *user)
         double e = keys ? compare_keys(w, act, r, golden)
                         : golden_error(act->x + (size_t)r * width, golden + (size_t)i * width, width);
         if (!(e <= w->bound) && !w->failures++)
-            fprintf(stderr, "%s %s row %d: ||a-b||/||b|| = %.2e, at most %.0e\n", w->model, name, i, e, w->bound);
+            fprintf(stderr, "%s %s row %d: ||a-b||/||b|| = %.2e, at most %.1e\n", w->model, name, i, e, w->bound);
         CHECK(e <= w->bound);
         keep_worst(&w->worst[act->site], e, w->model, w->prefix, act->layer, i);
         w->seen[act->site][layer]++;
+        w->rows++;
+        w->far += !(e <= tolerance);
     }
     free(golden);
     return 0;
@@ -158,8 +167,9 @@ static void test_sites(const char *name, const lp_model *m, const lp_tensors *ex
         test_prompt(&w, m, ids, (lp_session_options){0}, env);
         test_prompt(&w, m, ids, (lp_session_options){.wave = 3}, env);
         snprintf(prefix, sizeof prefix, "fast.p%d", p);
-        w.worst = worst_fast, w.bound = 4e-3;
+        w.worst = worst_fast, w.bound = 1.0 / 256, w.rows = w.far = 0;
         test_prompt(&w, m, ids, (lp_session_options){.arithmetic = LP_FAST}, env);
+        CHECK(w.far * 20 <= w.rows);
     }
 }
 
@@ -202,7 +212,7 @@ static void test_generation(const char *name, const lp_model *m, const lp_tensor
 
 int main(int argc, char **argv)
 {
-    lp_env env = {.log = golden_warn};
+    lp_env env = {0};
     for (int i = 0; i < N_MODELS; i++) {
         char folder[64];
         snprintf(folder, sizeof folder, "models/%s", models[i]);
