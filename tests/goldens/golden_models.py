@@ -39,7 +39,7 @@ CONFIGS = {
 }
 
 DEFAULTS = dict(attn_cap=50.0, final_cap=30.0, theta=10000.0, window=4, eps=1e-6, shards=1, old=False, lm_head=False,
-                layer_types=None, exact_halves=False, sites=None, edits=None, prompts=[], gens=[])
+                layer_types=None, exact_halves=False, positions=512, sites=None, edits=None, prompts=[], gens=[])
 
 
 def settings(name):
@@ -53,7 +53,7 @@ def config_json(c):
         "attn_logit_softcapping": c["attn_cap"], "bos_token_id": 2, "eos_token_id": 1,
         "final_logit_softcapping": c["final_cap"], "head_dim": c["E"], "hidden_activation": "gelu_pytorch_tanh",
         "hidden_size": c["d"], "initializer_range": 0.02, "intermediate_size": c["f"],
-        "max_position_embeddings": 512, "model_type": "gemma2", "num_attention_heads": c["H"],
+        "max_position_embeddings": c["positions"], "model_type": "gemma2", "num_attention_heads": c["H"],
         "num_hidden_layers": c["L"], "num_key_value_heads": c["G"], "pad_token_id": 0,
         "query_pre_attn_scalar": c["qpas"], "rms_norm_eps": c["eps"], "sliding_window": c["window"], "use_cache": True,
         "vocab_size": c["V"],
