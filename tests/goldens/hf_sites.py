@@ -12,7 +12,7 @@ of a norm, is sqrt(mean(x^2) + eps) of the captured input in float64 (transforme
 keeps neither), and an edit of it is applied as the ratio old / new to the normalised row; masked entries of
 `hook_attn_scores` are shown as 0 and stay masked whatever an edit writes there.
 
-Names: TransformerLens' where it has one; embed_raw, attn_in, mlp_in, final_in and logits otherwise.
+Names: TransformerLens' where it has one; embed_raw, attn_in, attn_raw, mlp_in, mlp_raw, final_in and logits otherwise.
 """
 import contextlib
 
@@ -20,8 +20,8 @@ import torch
 from transformers.models.gemma2 import modeling_gemma2 as hf
 
 LAYER_SITES = """hook_resid_pre ln1.hook_scale attn_in attn.hook_q attn.hook_k attn.hook_v attn.hook_rot_q
-attn.hook_rot_k attn.hook_attn_scores attn.hook_pattern attn.hook_z attn.hook_out ln1_post.hook_scale hook_attn_out
-hook_resid_mid ln2.hook_scale ln2.hook_normalized mlp_in mlp.hook_pre mlp.hook_pre_linear mlp.hook_post mlp.hook_out
+attn.hook_rot_k attn.hook_attn_scores attn.hook_pattern attn.hook_z attn_raw ln1_post.hook_scale hook_attn_out
+hook_resid_mid ln2.hook_scale ln2.hook_normalized mlp_in mlp.hook_pre mlp.hook_pre_linear mlp.hook_post mlp_raw
 ln2_post.hook_scale hook_mlp_out hook_resid_post""".split()
 MODEL_SITES = "embed_raw hook_embed ln_final.hook_scale final_in unembed.hook_out logits".split()
 
@@ -165,14 +165,14 @@ class Sites:
         for proj, site in (attn.q_proj, "attn.hook_q"), (attn.k_proj, "attn.hook_k"), (attn.v_proj, "attn.hook_v"):
             after(proj, lambda m, args, y, site=site: self.show_heads(name(site), y, E))
         before(attn.o_proj, lambda m, args: (self.show_heads(name("attn.hook_z"), args[0], E),))
-        out(attn.o_proj, name("attn.hook_out"))
+        out(attn.o_proj, name("attn_raw"))
         norm(layer.post_attention_layernorm, name("ln1_post.hook_scale"), name("hook_attn_out"))
         before(layer.pre_feedforward_layernorm, resid_mid)
         norm(layer.pre_feedforward_layernorm, name("ln2.hook_scale"), name("mlp_in"), name("ln2.hook_normalized"))
         out(mlp.gate_proj, name("mlp.hook_pre"))
         out(mlp.up_proj, name("mlp.hook_pre_linear"))
         before(mlp.down_proj, lambda m, args: (self.show(name("mlp.hook_post"), args[0]),))
-        out(mlp.down_proj, name("mlp.hook_out"))
+        out(mlp.down_proj, name("mlp_raw"))
         norm(layer.post_feedforward_layernorm, name("ln2_post.hook_scale"), name("hook_mlp_out"))
         out(layer, name("hook_resid_post"))
 
