@@ -9,14 +9,15 @@
  *
  * with z the scores, p their softmax at that step over the tokens not yet removed, and
  *   bias         z[id] += b, before everything else; -INFINITY bans a token.
- *   penalties    over the last `penalty_window` tokens of prompt and output (0: all of them).  A token seen c > 0
- * times: z < 0 ? z * repetition : z / repetition   (CTRL, Keskar et al. 2019; once, whatever c is) then z -= c *
- * frequency + presence         (OpenAI; llama.cpp: llama_sampler_penalties_apply) temperature  z /= T.  T = 0: the
- * arg-max of the penalised scores, lowest id among equals, nothing else matters. top-k        LP_ORDER_HF keeps every
- * score >= the k-th largest, so equals may make it more than k (TopKLogitsWarper); LP_ORDER_LLAMA keeps exactly k,
- * lower ids first among equals. top-p        walking down from the most probable (lower ids first among equals), a
- * token stays while the mass before it is < P: the one that crosses P stays, and at least one does (TopPLogitsWarper,
- * llama_sampler_top_p). min-p        a token stays if p >= M * (largest p) (MinPLogitsWarper, llama_sampler_min_p).
+ *   penalties    over the last `penalty_window` tokens of prompt and output (0: all of them).  A token seen c > 0 times:
+ *                z < 0 ? z * repetition : z / repetition   (CTRL, Keskar et al. 2019; once, whatever c is), then
+ *                z -= c * frequency + presence             (OpenAI; llama.cpp: llama_sampler_penalties_apply)
+ *   temperature  z /= T.  T = 0: the arg-max of the penalised scores, lowest id among equals, nothing else matters.
+ *   top-k        LP_ORDER_HF keeps every score >= the k-th largest, so equals may make it more than k (TopKLogitsWarper);
+ *                LP_ORDER_LLAMA keeps exactly k, lower ids first among equals.
+ *   top-p        walking down from the most probable (lower ids first among equals), a token stays while the mass before
+ *                it is < P: the one that crosses P stays, and at least one does (TopPLogitsWarper, llama_sampler_top_p).
+ *   min-p        a token stays if p >= M * (largest p) (MinPLogitsWarper, llama_sampler_min_p).
  *
  * The same seed gives the same text on every machine: exp is lp_expf, the rest is IEEE arithmetic, sums are in double
  * in the order of ids (top-p: of rank), and the draw at a position is a function of (seed, position) alone
