@@ -132,35 +132,44 @@ def logits_of(path, c, weights, ids):
         return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].contiguous(), types
 
 
-def make(here):
-    out = here / "gguf"
+def write(home):
+    """The files of both models, under home/models and home/gguf."""
+    out = home / "gguf"
     out.mkdir(exist_ok=True)
     for old in out.iterdir():
         old.unlink()
-    expect = {}
-
-    def add(path, c, weights, ids):
-        logits, types = logits_of(path, c, weights, ids)
-        expect[path.stem + ".ids"] = torch.tensor(ids, dtype=torch.float32)
-        expect[path.stem + ".logits"] = logits
-        print(f"{path.name}: {path.stat().st_size} bytes, {types}")
-
     c = settings("twin")
     weights = random_weights(c)
-    ids = [2] + torch.randint(3, c["V"], (11,), generator=torch.Generator().manual_seed(c["seed"])).tolist()
     for dtype, name in ("bfloat16", "twin_bf16"), ("float16", "twin_f16"):
         half = {k: v.to(getattr(torch, dtype)) for k, v in weights.items()}
-        write_model(here / "models" / name, c | {"dtype": dtype}, half)
+        write_model(home / "models" / name, c | {"dtype": dtype}, half)
     for t in TWINS:
         write_gguf(out / f"twin-{t}.gguf", c, weights, t)
-        add(out / f"twin-{t}.gguf", c, weights, ids)
-
     c = settings("kquant")
-    weights = random_weights(c)
     with tempfile.TemporaryDirectory() as scratch:
         source = pathlib.Path(scratch) / "kquant-F32.gguf"
-        write_gguf(source, c, weights, "F32")
+        write_gguf(source, c, random_weights(c), "F32")
         for t in KQUANTS:
             quantize_kquant(source, out / f"kquant-{t}.gguf", t)
-            add(out / f"kquant-{t}.gguf", c, weights, ids)
-    save_file(expect, out / "expect.safetensors")
+
+
+def expect(home):
+    """What expect.safetensors must hold for the GGUF files that are there."""
+    tensors = {}
+    for name, types in ("twin", TWINS), ("kquant", KQUANTS):
+        c = settings(name)
+        weights = random_weights(c)
+        rng = torch.Generator().manual_seed(c["seed"])
+        ids = [2] + torch.randint(3, c["V"], (11,), generator=rng).tolist()
+        for t in types:
+            path = home / "gguf" / f"{name}-{t}.gguf"
+            logits, stored = logits_of(path, c, weights, ids)
+            tensors[path.stem + ".ids"] = torch.tensor(ids, dtype=torch.float32)
+            tensors[path.stem + ".logits"] = logits
+            print(f"{path.name}: {path.stat().st_size} bytes, {stored}")
+    return tensors
+
+
+def make(home):
+    write(home)
+    save_file(expect(home), home / "gguf" / "expect.safetensors")

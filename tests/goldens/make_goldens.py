@@ -1,11 +1,12 @@
 """Makes the golden files of the engine: small random Gemma 2 checkpoints and what Hugging Face transformers computes
 with them (Gemma2ForCausalLM, attn_implementation="eager", float32), site by site.
 
-    python tests/goldens/make_goldens.py [--only NAME] [--noise]
+    python tests/goldens/make_goldens.py [--only NAME] [--noise] [--check]
 
 writes tests/goldens/models/NAME/{config.json, model*.safetensors[.index.json], expect.safetensors} in place, then the
 GGUF twins (make_gguf.py).  Everything is seeded: the same packages give the same bytes.  --noise also runs each
 prompt in float64 and prints, per site, how far transformers' own float32 is from it: the floor under any tolerance.
+--check writes nothing: it remakes everything elsewhere and compares.
 Needs torch, transformers (5.x), safetensors, gguf, numpy, llama-cpp-python (K-quants only).
 
 expect.safetensors, all F32 (ids too: exact up to 2^24), n the tokens of a prompt, V the vocabulary:
@@ -13,8 +14,8 @@ expect.safetensors, all F32 (ids too: exact up to 2^24), n the tokens of a promp
     pP.ids                           [n]           prompt P = 0, 1, ...
     pP.SITE                          [n, ...]      hf_sites.py names the sites; per-head sites are [n, heads, width],
                                                    scores and pattern [n, heads, n] (masked entries 0)
-    fast.pP.SITE                     [n, ...]      resid_post of each layer and logits again, with the weight and the input
-                                                   of every linear layer rounded to bf16: what fast arithmetic means
+    fast.pP.SITE                     [n, ...]      resid_post of each layer and logits again, weight and input of every
+                                                   linear layer rounded to bf16: what fast arithmetic means
     genP.prompt, .ids, .logits       [n] [8] [8,V] greedy generation, and the logits each id was taken from
     edit.prompt                      [n]           the one prompt of all the edits of this file
     edit.value.OP.FROM.SITE          [w] or [1]    an edit active at every position >= FROM, prompt and generated
@@ -28,9 +29,10 @@ and `twin` keep few.  Generation and edits run on transformers' KV cache, so the
 import argparse
 import copy
 import pathlib
+import tempfile
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
 import make_gguf
@@ -159,7 +161,7 @@ def bf16(x):
 
 
 def rounded(model):
-    """The same model with every matrix product on bf16 inputs; the embedding's rows and attention itself stay float32."""
+    """The same model with every linear layer on bf16 inputs; embedding rows and attention itself stay float32."""
     model = copy.deepcopy(model)
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     for module in model.modules():
@@ -169,15 +171,8 @@ def rounded(model):
     return model
 
 
-def make(name, with_noise):
-    c = settings(name)
-    folder = HERE / "models" / name
-    write_model(folder, c, random_weights(c))
-    model = load(folder)
-    check_read(model, c)
-    rng = torch.Generator().manual_seed(c["seed"])
-    draw = lambda n: [2] + torch.randint(3, c["V"], (n - 1,), generator=rng).tolist()
-    expect, worst = {}, {}
+def prompts(c, model, draw, expect, worst):
+    """Every site of every prompt; worst: None, or where to keep the noise of each site."""
 
     def wanted(site):
         return not c["sites"] or site in c["sites"] or site.partition(".")[2].partition(".")[2] in c["sites"]
@@ -191,41 +186,84 @@ def make(name, with_noise):
         if not c["sites"]:
             fast = record(rounded(model), ids, lambda site: site.endswith("resid_post") or site == "logits")
             expect |= {f"fast.p{p}.{site}": x for site, x in fast.items()}
-        if with_noise:
+        if worst is not None:
             noise(model, ids, rows, worst)
-    for p, n in enumerate(c["gens"]):
-        ids = draw(n)
-        expect[f"gen{p}.prompt"] = ids
-        expect[f"gen{p}.ids"], expect[f"gen{p}.logits"] = plain_generation(model, ids)
+
+
+def edits(c, model, draw, rng, expect):
+    ids = expect["edit.prompt"] = draw(7)
+    base = greedy(model, ids)[1]
+    for op, start, site, value in edits_of(c, rng, len(ids)):
+        key = f"{op}.{start}.{site}"
+        expect[f"edit.value.{key}"] = value
+        expect[f"edit.ids.{key}"], logits = greedy(model, ids, make_edit(op, start, site, value))
+        expect[f"edit.logits.{key}"] = logits
+        assert torch.equal(logits[:start], base[:start]) and not torch.equal(logits[start:], base[start:]), key
+
+
+def make(home, name, with_noise):
+    c = settings(name)
+    folder = home / "models" / name
+    write_model(folder, c, random_weights(c))
+    model = load(folder)
+    check_read(model, c)
+    rng = torch.Generator().manual_seed(c["seed"])
+    draw = lambda n: [2] + torch.randint(3, c["V"], (n - 1,), generator=rng).tolist()
+    expect, worst = {}, {} if with_noise else None
+    prompts(c, model, draw, expect, worst)
+    for g, n in enumerate(c["gens"]):
+        ids = expect[f"gen{g}.prompt"] = draw(n)
+        expect[f"gen{g}.ids"], expect[f"gen{g}.logits"] = plain_generation(model, ids)
     if c["edits"]:
-        ids = expect["edit.prompt"] = draw(7)
-        base = greedy(model, ids)[1]
-        for op, start, site, value in edits_of(c, rng, len(ids)):
-            key = f"{op}.{start}.{site}"
-            expect[f"edit.value.{key}"] = value
-            expect[f"edit.ids.{key}"], logits = greedy(model, ids, make_edit(op, start, site, value))
-            expect[f"edit.logits.{key}"] = logits
-            assert torch.equal(logits[:start], base[:start]) and not torch.equal(logits[start:], base[start:]), key
+        edits(c, model, draw, rng, expect)
     tensors = {k: torch.as_tensor(v, dtype=torch.float32).contiguous() for k, v in expect.items()}
     save_file(tensors, folder / "expect.safetensors")
-    size = sum(f.stat().st_size for f in folder.iterdir())
-    print(f"{name}: {len(expect)} tensors, {size} bytes")
-    for site, x in sorted(worst.items(), key=lambda kv: -kv[1]):
+    print(f"{name}: {len(expect)} tensors, {sum(f.stat().st_size for f in folder.iterdir())} bytes")
+    for site, x in sorted((worst or {}).items(), key=lambda kv: -kv[1]):
         print(f"    {site:24} {x:.1e}")
-    return model
+
+
+# ---- the committed files, again --------------------------------------------------------------------------------------
+
+
+def compare(name, committed, again):
+    assert committed.keys() == again.keys(), f"{name}: not the same tensors"
+    for key, a in committed.items():
+        b = again[key]
+        assert a.shape == b.shape, f"{name}: {key}"
+        near = (a - b).norm() <= 1e-5 * b.norm() and (torch.equal(a, b) or "ids" not in key)
+        assert near, f"{name}: {key} is not what transformers computes"
+
+
+def check():
+    """Remakes everything elsewhere: the same checkpoints, byte for byte, and the same numbers up to float32 noise."""
+    with tempfile.TemporaryDirectory() as scratch:
+        home = pathlib.Path(scratch)
+        for name in [name for name, c in CONFIGS.items() if "prompts" in c]:
+            make(home, name, False)
+            for file in (home / "models" / name).iterdir():
+                mine = HERE / "models" / name / file.name
+                if file.name == "expect.safetensors":
+                    compare(name, load_file(mine), load_file(file))
+                else:
+                    assert mine.read_bytes() == file.read_bytes(), f"{name}/{file.name} differs"
+    compare("gguf", load_file(HERE / "gguf" / "expect.safetensors"), make_gguf.expect(HERE))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--only", choices=[*CONFIGS, "gguf"])
+    parser.add_argument("--only", choices=[*(name for name, c in CONFIGS.items() if "prompts" in c), "gguf"])
     parser.add_argument("--noise", action="store_true")
+    parser.add_argument("--check", action="store_true", help="compare the committed files with new ones; write nothing")
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if args.check:
+        return check()
     for name, c in CONFIGS.items():
         if args.only in (None, name) and "prompts" in c:
-            make(name, args.noise)
+            make(HERE, name, args.noise)
     if args.only in (None, "gguf"):
         make_gguf.make(HERE)
 
