@@ -35,8 +35,7 @@ static const row table[LP_N_SITES] = {
     [LP_PATTERN] = {"pattern", "attn.hook_pattern", NULL, "softmax of the scores; masked entries cannot be set", true},
     [LP_Z] = {"z", "attn.hook_z", "self_attn.o_proj.input",
               "heads side by side, before W_O; Gemma Scope att SAEs read this", true},
-    [LP_ATTN_RAW] = {"attn_raw", "attn.hook_out", "self_attn", "W_O's output BEFORE the post-norm; not what is added",
-                     true},
+    [LP_ATTN_RAW] = {"attn_raw", NULL, "self_attn", "W_O's output BEFORE the post-norm; not what is added", true},
     [LP_ATTN_POST_RMS] = {"attn_post_rms", "ln1_post.hook_scale", NULL, "the divisor of the norm on the branch", true},
     [LP_ATTN_OUT] = {"attn_out", "hook_attn_out", "post_attention_layernorm",
                      "AFTER the post-norm: what is added to the stream", true},
@@ -49,7 +48,7 @@ static const row table[LP_N_SITES] = {
     [LP_MLP_GATE] = {"mlp_gate", "mlp.hook_pre", "mlp.gate_proj", "before gelu", true},
     [LP_MLP_UP] = {"mlp_up", "mlp.hook_pre_linear", "mlp.up_proj", "the linear factor", true},
     [LP_MLP_ACT] = {"mlp_act", "mlp.hook_post", "mlp.down_proj.input", "gelu(gate) * up: the neurons", true},
-    [LP_MLP_RAW] = {"mlp_raw", "mlp.hook_out", "mlp", "W_down's output BEFORE the post-norm; not what is added", true},
+    [LP_MLP_RAW] = {"mlp_raw", NULL, "mlp", "W_down's output BEFORE the post-norm; not what is added", true},
     [LP_MLP_POST_RMS] = {"mlp_post_rms", "ln2_post.hook_scale", NULL, "the divisor of the norm on the branch", true},
     [LP_MLP_OUT] = {"mlp_out", "hook_mlp_out", "post_feedforward_layernorm",
                     "AFTER the post-norm: what is added; Gemma Scope mlp SAEs read this", true},
@@ -95,19 +94,22 @@ const char *lp_site_tensor_name(char *buf, size_t n, lp_site site, int layer)
     return buf;
 }
 
-/* Further module boundaries of Hugging Face at which the same rows pass. */
+/* Further places of theirs at which the same rows pass: module boundaries, and two names of TransformerLens 3. */
 static const struct alias {
-    const char *hf;
+    const char *name;
     lp_site site;
+    bool hf;
 } aliases[] = {
-    {"input_layernorm.input", LP_RESID_PRE},
-    {"self_attn.input", LP_ATTN_IN},
-    {"self_attn.o_proj", LP_ATTN_RAW},
-    {"post_attention_layernorm.input", LP_ATTN_RAW},
-    {"mlp.input", LP_MLP_IN},
-    {"mlp.down_proj", LP_MLP_RAW},
-    {"post_feedforward_layernorm.input", LP_MLP_RAW},
-    {"lm_head.input", LP_FINAL_IN},
+    {"attn.hook_out", LP_ATTN_RAW, false},
+    {"mlp.hook_out", LP_MLP_RAW, false},
+    {"input_layernorm.input", LP_RESID_PRE, true},
+    {"self_attn.input", LP_ATTN_IN, true},
+    {"self_attn.o_proj", LP_ATTN_RAW, true},
+    {"post_attention_layernorm.input", LP_ATTN_RAW, true},
+    {"mlp.input", LP_MLP_IN, true},
+    {"mlp.down_proj", LP_MLP_RAW, true},
+    {"post_feedforward_layernorm.input", LP_MLP_RAW, true},
+    {"lm_head.input", LP_FINAL_IN, true},
 };
 
 /* ---- parsing
@@ -164,8 +166,8 @@ static int find(const char *s, bool hf)
         if (hf ? r->hf && strcmp(r->hf, s) == 0 : strcmp(r->name, s) == 0 || (r->lens && strcmp(r->lens, s) == 0))
             return i;
     }
-    for (size_t i = 0; hf && i < sizeof aliases / sizeof *aliases; i++)
-        if (strcmp(aliases[i].hf, s) == 0) return (int)aliases[i].site;
+    for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++)
+        if (aliases[i].hf == hf && strcmp(aliases[i].name, s) == 0) return (int)aliases[i].site;
     return -1;
 }
 

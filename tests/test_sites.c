@@ -46,6 +46,8 @@ int main(void)
     }
     parses("blocks.20.hook_resid_post", LP_RESID_POST, 20);
     parses("blocks.0.attn.hook_z", LP_Z, 0);
+    parses("blocks.5.attn.hook_out", LP_ATTN_RAW, 5);
+    parses("blocks.5.mlp.hook_out", LP_MLP_RAW, 5);
     parses("model.layers.3", LP_RESID_POST, 3);
     parses("model.layers.3.mlp.down_proj", LP_MLP_RAW, 3);
     parses("model.layers.3.mlp.down_proj.input", LP_MLP_ACT, 3);
