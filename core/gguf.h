@@ -29,7 +29,7 @@ bool lp_gguf_float(const lp_gguf *g, const char *key, double *out);
 bool lp_gguf_bool(const lp_gguf *g, const char *key, bool *out);
 bool lp_gguf_string(const lp_gguf *g, const char *key, const char **out, size_t *len); /* not terminated; borrowed */
 bool lp_gguf_array(const lp_gguf *g, const char *key, lp_gguf_type *type, size_t *n);
-/* Element i of an array.  lp_gguf_array_string is O(1) (an index is kept). */
+/* Element i of an array; array_int takes bool too, as 0 and 1.  lp_gguf_array_string is O(1) (an index is kept). */
 bool lp_gguf_array_string(const lp_gguf *g, const char *key, size_t i, const char **out, size_t *len);
 bool lp_gguf_array_int(const lp_gguf *g, const char *key, size_t i, int64_t *out);
 bool lp_gguf_array_float(const lp_gguf *g, const char *key, size_t i, double *out);
