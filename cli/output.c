@@ -5,68 +5,56 @@
  * file says, JSON as JSON does.  Write errors are left to stdio's error flag; cli_finish looks at it.
  */
 #include "cli/cli.h"
+#include "core/utf8.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- UTF-8 -------------------------------------------------------------------------------------------------- */
+/* ---- text --------------------------------------------------------------------------------------------------- */
 
-/* Bytes of the well-formed character at s (n left), or 0.  Unicode 15, table 3-7. */
-static size_t character(const unsigned char *s, size_t n)
+/* Bytes of the well-formed character at s (n left), or 0. */
+static size_t character(const char *s, size_t n)
 {
-    unsigned char c = s[0], low = 0x80, high = 0xBF;
-    size_t len;
-    if (c < 0x80) return 1;
-    if (c >= 0xC2 && c <= 0xDF)
-        len = 2;
-    else if (c >= 0xE0 && c <= 0xEF)
-        len = 3;
-    else if (c >= 0xF0 && c <= 0xF4)
-        len = 4;
-    else
-        return 0;
-    if (c == 0xE0) low = 0xA0; /* no overlong forms, no surrogates, nothing beyond U+10FFFF */
-    if (c == 0xED) high = 0x9F;
-    if (c == 0xF0) low = 0x90;
-    if (c == 0xF4) high = 0x8F;
-    if (n < len || s[1] < low || s[1] > high) return 0;
-    for (size_t i = 2; i < len; i++)
-        if ((s[i] & 0xC0) != 0x80) return 0;
-    return len;
+    int len = lp_utf8_next(s, n);
+    return len > 0 ? (size_t)len : 0;
 }
 
-static void put_escaped(const unsigned char *s, size_t n)
+static bool is_control(const char *s, size_t len)
 {
+    unsigned char c = (unsigned char)s[0];
+    if (len == 1) return c < 0x20 || c == 0x7F;
+    return len == 2 && c == 0xC2 && (unsigned char)s[1] < 0xA0; /* U+0080 to U+009F */
+}
+
+static void put_escaped(const char *s, size_t n)
+{
+    static const char names[] = "\tt\nn\rr\\\\";
     for (size_t i = 0; i < n;) {
-        size_t len = character(s + i, n - i);
-        bool is_control = len == 1 ? s[i] < 0x20 || s[i] == 0x7F : len == 2 && s[i] == 0xC2 && s[i + 1] < 0xA0;
-        if (s[i] == '\t')
-            fputs("\\t", stdout);
-        else if (s[i] == '\n')
-            fputs("\\n", stdout);
-        else if (s[i] == '\r')
-            fputs("\\r", stdout);
-        else if (s[i] == '\\')
-            fputs("\\\\", stdout);
-        else if (len == 0 || is_control)
-            for (size_t k = 0; k < (len ? len : 1); k++) printf("\\x%02x", s[i + k]);
-        else
+        size_t len = character(s + i, n - i), step = len ? len : 1;
+        const char *name = NULL;
+        for (const char *k = names; *k && !name; k += 2)
+            if (s[i] == *k) name = k + 1;
+        if (name) {
+            printf("\\%c", *name);
+        } else if (len == 0 || is_control(s + i, len)) {
+            for (size_t k = 0; k < step; k++) printf("\\x%02x", (unsigned)(unsigned char)s[i + k]);
+        } else {
             fwrite(s + i, 1, len, stdout);
-        i += len ? len : 1;
+        }
+        i += step;
     }
 }
 
 json_t *cli_json_text(const char *text, size_t n)
 {
-    const unsigned char *s = (const unsigned char *)text;
     if (n > (SIZE_MAX - 1) / 3) return NULL;
     char *clean = malloc(3 * n + 1);
     size_t at = 0;
     if (!clean) return NULL;
     for (size_t i = 0; i < n;) {
-        size_t len = character(s + i, n - i);
+        size_t len = character(text + i, n - i);
         memcpy(clean + at, len ? text + i : "\xEF\xBF\xBD", len ? len : 3);
         at += len ? len : 3;
         i += len ? len : 1;
@@ -154,7 +142,7 @@ void cli_put_bytes(cli *c, const char *s, size_t n)
         free(text);
         json_decref(j);
     } else {
-        put_escaped((const unsigned char *)s, n);
+        put_escaped(s, n);
     }
     end_cell(c);
 }
