@@ -3,6 +3,7 @@
 #include "core/tokenizer.h"
 
 #include "tests/check.h"
+#include "tests/escaped.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -12,31 +13,6 @@
 
 /* ---- goldens -------------------------------------------------------------------------------------------------------
  */
-
-static int hex(char c)
-{
-    return c <= '9' ? c - '0' : c - 'A' + 10;
-}
-
-/* %XX back to bytes, in place; the length. */
-static size_t unescape(char *s)
-{
-    char *to = s;
-    for (const char *p = s; *p; p++)
-        if (*p == '%') {
-            *to++ = (char)(hex(p[1]) * 16 + hex(p[2]));
-            p += 2;
-        } else
-            *to++ = *p;
-    return (size_t)(to - s);
-}
-
-static size_t parse_ids(char *s, int *ids, size_t room)
-{
-    size_t n = 0;
-    for (char *end; *s && n < room; s = *end ? end + 1 : end) ids[n++] = (int)strtol(s, &end, 10);
-    return n;
-}
 
 /* Calls fn(left, right) for each line of a file of tab-separated pairs. */
 static int for_each_line(const lp_tokenizer *t, const char *file, void (*fn)(const lp_tokenizer *, char *, char *))
