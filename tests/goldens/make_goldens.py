@@ -124,7 +124,8 @@ def edits_of(c, rng, n):
     yield "mul", 0, at(0, "hook_mlp_out"), one(0.0)                   # one MLP off
     yield "uniform", 0, at(0, "attn.hook_pattern"), one(0.0)          # attention flattened, sliding
     yield "uniform", n - 1, at(c["L"] - 1, "attn.hook_pattern"), one(0.0)
-    yield "mul", 0, at(middle, "attn.hook_attn_scores"), one(-0.5)
+    yield "mul", 0, at(0, "attn.hook_attn_scores"), one(-0.5)         # -inf must stay out, whatever it becomes
+    yield "mul", 4, at(middle, "attn.hook_attn_scores"), one(2.0)     # sharper, global
     yield "mul", 2, at(0, "ln1.hook_scale"), one(1.5)                 # frozen norms are this edit
     if c["edits"] == "few":
         return
