@@ -4,4 +4,6 @@
 
 #include "cli/cli.h"
 
+extern const cli_command cmd_synth;
+
 #endif

@@ -15,6 +15,7 @@
 #include <string.h>
 
 static const cli_command *const commands[] = {
+    &cmd_synth,
     NULL,
 };
 

@@ -18,7 +18,7 @@ typedef struct bound {
     int value, least, most;
 } bound;
 
-static lp_status check(const lp_config *c, lp_error *err)
+lp_status lp_config_check(const lp_config *c, lp_error *err)
 {
     const bound bounds[] = {
         {"layers", c->n_layers, 1, LP_MAX_LAYERS},
@@ -189,7 +189,7 @@ static lp_status take_all(lp_config *c, const json_t *root, const lp_env *env, l
     LP_TRY(take_number_or(&c->attn_softcap, 50, root, "attn_logit_softcapping", err));
     LP_TRY(take_number_or(&c->final_softcap, 30, root, "final_logit_softcapping", err));
     LP_TRY(take_rope(c, root, err));
-    LP_TRY(check(c, err));
+    LP_TRY(lp_config_check(c, err));
     LP_TRY(take_layer_types(c, root, err));
     c->bos = token_id(root, "bos_token_id");
     c->eos = token_id(root, "eos_token_id");
@@ -268,7 +268,7 @@ lp_status lp_config_from_gguf(lp_config *c, const lp_gguf *g, const lp_env *env,
     gguf_float_or(&c->final_softcap, 30, g, "gemma2.final_logit_softcapping");
     /* No key holds the query scale: 27B is d_model / heads, every other size head_dim (llama.cpp does the same). */
     c->query_pre_attn_scalar = c->n_layers == 46 ? (double)c->d_model / (c->n_heads ? c->n_heads : 1) : c->head_dim;
-    LP_TRY(check(c, err));
+    LP_TRY(lp_config_check(c, err));
     set_even_layers_sliding(c);
     c->bos = gguf_id(g, "tokenizer.ggml.bos_token_id");
     c->eos = gguf_id(g, "tokenizer.ggml.eos_token_id");

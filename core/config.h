@@ -34,6 +34,9 @@ typedef struct lp_config {
 lp_status lp_config_parse(lp_config *c, const char *text, size_t n, const lp_env *env, lp_error *err);
 lp_status lp_config_from_gguf(lp_config *c, const lp_gguf *g, const lp_env *env, lp_error *err);
 
+/* Do these numbers make a model?  (The readers have asked already.) */
+lp_status lp_config_check(const lp_config *c, lp_error *err);
+
 /* The released shapes ("2b", "9b", "27b") and a tiny one ("nano") for synth and bench. False: no such name. */
 bool lp_config_shape(lp_config *c, const char *name);
 
