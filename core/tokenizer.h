@@ -1,7 +1,7 @@
 /* tokenizer.h - SentencePiece BPE as Gemma uses it, from tokenizer.model or from a GGUF vocabulary.
  *
  * Equal to libsentencepiece id for id (google/sentencepiece: src/bpe_model.cc, src/normalizer.cc), proved on a million
- * random strings.  BOS is never added here: see lp_tokens_push and lp_chat.
+ * random strings.  BOS is never added here: see lp_tokens_push and core/chat.h.
  */
 #ifndef LP_CORE_TOKENIZER_H
 #define LP_CORE_TOKENIZER_H
@@ -34,7 +34,8 @@ int           lp_tokenizer_unk(const lp_tokenizer *t);
 int           lp_tokenizer_find(const lp_tokenizer *t, const char *piece); /* exact piece (U+2581 for space), or -1 */
 const char   *lp_tokenizer_piece(const lp_tokenizer *t, int id, size_t *len); /* as stored; borrowed; terminated  */
 lp_piece_type lp_tokenizer_type(const lp_tokenizer *t, int id);
-/* True for ids that steer a model rather than say something: CONTROL, UNKNOWN, <mask>, <unused..>, turn markers, ... */
+/* True for ids that steer a model rather than say something: CONTROL, UNKNOWN, and by name <mask>, <2mass>, [@BOS@],
+ * <unused..>, the turn markers, [toxicity=0]. */
 bool lp_tokenizer_is_special(const lp_tokenizer *t, int id);
 
 /* Bytes [begin, end) of the encoded text that a token stands for.  Spans tile the text in order; the byte pieces of
