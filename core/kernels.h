@@ -20,11 +20,11 @@ enum {
     LP_TILE = 12,  /* most rows of x a tile kernel takes */
 };
 
-/* How a panel of 32 output rows lies in memory.  See matmul.c for the drawings. */
+/* How a panel of 32 output rows lies in memory.  Drawings in panels.h. */
 typedef enum lp_panel {
     LP_PANEL_F32,  /* [K/2][2][32] f32, odd k first                                                       */
     LP_PANEL_BF16, /* [K/2][32][2] bf16                                                                   */
-    LP_PANEL_F16,  /* [K/2][32][2] f16                                                                    */
+    LP_PANEL_F16,  /* [K/2][2][32] f16, odd k first                                                       */
     LP_PANEL_Q8_0, /* per 32 k: 32 f16 scales, then [32][32] int8                                         */
     LP_PANEL_Q4_K, /* per 256 k: 32 f16 d, 32 f16 dmin, 6-bit scales and minima, then nibbles             */
     LP_PANEL_S16,  /* per 16 k: 32 f32 scales, then [16][32] int8              (Q6_K, Q3_K, without loss) */
@@ -50,29 +50,34 @@ typedef struct lp_kernels {
     void (*expand_bf16)(lp_panel format, const void *panel, int k0, int kc, uint16_t *out);
     /* One row of x (packed odd first) against `n_panels` whole panels, panel_bytes apart: y[32 * n_panels].
      * Any format; the same bits as expand_f32 + tile_f32 would give. */
-    void (*row_exact)(lp_panel format, const float *x, const void *panels, size_t panel_bytes, int n_panels,
-                      float *y, int K);
-    void (*row_fast)(lp_panel format, const uint16_t *x, const void *panels, size_t panel_bytes, int n_panels,
-                     float *y, int K);
+    void (*row_exact)(lp_panel format, const float *x, const void *panels, size_t panel_bytes, int n_panels, float *y,
+                      int K);
+    void (*row_fast)(lp_panel format, const uint16_t *x, const void *panels, size_t panel_bytes, int n_panels, float *y,
+                     int K);
     /* rows rows of x (ldx apart, K columns, K padded to even with 0) into a tile's order. */
     void (*pack_exact)(const float *x, size_t ldx, int rows, int K, float *out);
     void (*pack_fast)(const float *x, size_t ldx, int rows, int K, uint16_t *out);
 
     /* ---- rows */
     float (*sum_squares)(const float *x, int n);
-    void (*scale)(float *y, const float *x, float f, int n);           /* y = x * f                               */
-    void (*mul)(float *y, const float *x, const float *g, int n);      /* y = x * g                               */
-    void (*add)(float *y, const float *x, int n);                      /* y += x                                  */
+    void (*scale)(float *y, const float *x, float f, int n);               /* y = x * f                               */
+    void (*mul)(float *y, const float *x, const float *g, int n);          /* y = x * g                               */
+    void (*add)(float *y, const float *x, int n);                          /* y += x                                  */
     void (*gelu_mul)(float *y, const float *gate, const float *up, int n); /* y = gelu_tanh(gate) * up            */
-    void (*softcap)(float *x, int n, float cap);                       /* x = cap * tanh(x / cap)                 */
-    float (*max)(const float *x, int n);                               /* NaN if any is NaN; -inf for n = 0       */
-    float (*exp_sum)(float *x, int n, float max);                      /* x = exp(x - max); returns the sum       */
-    void (*rope)(float *x, const float *cos, const float *sin, int half); /* pairs (i, i + half), in place        */
+    void (*softcap)(float *x, int n, float cap);                           /* x = cap * tanh(x / cap)                 */
+    float (*max)(const float *x, int n);                                   /* NaN if any is NaN; -inf for n = 0       */
+    float (*exp_sum)(float *x, int n, float max);                          /* x = exp(x - max); returns the sum       */
+    void (*rope)(float *x, const float *cos, const float *sin, int half);  /* pairs (i, i + half), in place        */
+
+    /* ---- yardsticks: the most this table's instructions can do, to measure the rest against (core/bench.h) */
+    double (*peak_exact)(long rounds); /* multiply-adds as in tile_f32, in registers; returns the flops done     */
+    double (*peak_fast)(long rounds);  /* as in tile_fast                                                        */
+    uint64_t (*read)(const void *p, size_t bytes); /* only loads; returns something that depends on all of it    */
 } lp_kernels;
 
 const lp_kernels *lp_kernels_c(void);
-const lp_kernels *lp_kernels_best(void);                /* for this CPU, chosen once                            */
-const lp_kernels *lp_kernels_named(const char *name);   /* NULL: no such table, or this CPU cannot run it       */
+const lp_kernels *lp_kernels_best(void);              /* for this CPU, chosen once                            */
+const lp_kernels *lp_kernels_named(const char *name); /* NULL: no such table, or this CPU cannot run it       */
 /* All tables this CPU can run, plain C first. */
 const lp_kernels *const *lp_kernels_all(int *n);
 
