@@ -45,7 +45,6 @@ lp_status cli_data_path(char **out, const char *name, lp_error *err)
     char *here = program_folder(), *path = NULL;
     if (here) path = join_if_there(here, "../data/", name);
     if (here && !path) path = join_if_there(here, "../share/lapidary/", name);
-    if (here && !path) path = join_if_there(here, "data/", name);
     if (!path) path = join_if_there(LP_SOURCE_DIR, "data/", name);
     free(here);
     *out = path;
