@@ -301,9 +301,6 @@ static lp_status read_words(parser *p, int argc, char **argv, lp_error *err)
 static lp_status choose_kernels(cli *c, lp_error *err)
 {
     if (!c->kernels) return LP_OK;
-#ifndef LP_HAVE_KERNELS
-    return cli_usage(c, err, "--kernels \"%s\": this build has no kernel tables", c->kernels);
-#else
     c->env.kernels = lp_kernels_named(c->kernels);
     if (c->env.kernels) return LP_OK;
     char list[256] = "";
@@ -314,7 +311,6 @@ static lp_status choose_kernels(cli *c, lp_error *err)
         snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", all[i]->name);
     }
     return cli_usage(c, err, "--kernels \"%s\": this CPU runs %s", c->kernels, list);
-#endif
 }
 
 lp_status cli_parse(cli *c, const cli_option *options, int argc, char **argv, lp_error *err)

@@ -92,7 +92,7 @@ while read -r command; do
     expect 2 "$command" --arithmetic fine
     says "exact|fast expected"
     expect 2 "$command" --kernels abacus
-    says '--kernels "abacus"'
+    says '"abacus": this CPU runs c'
 done <"$scratch/commands"
 
 # Where a model is needed, its absence is said in one line.
