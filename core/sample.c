@@ -113,6 +113,11 @@ const lp_sample_options *lp_sampler_options(const lp_sampler *s)
     return &s->o;
 }
 
+int lp_sampler_vocab(const lp_sampler *s)
+{
+    return s->vocab;
+}
+
 /* ---- reading logits ---------------------------------------------------------------------------------------- */
 
 int lp_argmax(const float *x, int n)
