@@ -72,20 +72,17 @@ static lp_status hold(loop *w, const char *text, size_t len, lp_error *err)
     return LP_OK;
 }
 
-/* Where the earliest stop string begins in the held text, the longest of those that begin there; false: none. */
+/* Where the earliest stop string begins in the held text, the first listed of those that begin there; false: none. */
 static bool find_stop(const loop *w, size_t *at, int *which)
 {
-    for (size_t i = 0; i < w->n_held; i++) {
-        size_t longest = 0;
+    for (size_t i = 0; i < w->n_held; i++)
         for (int k = 0; k < w->o->n_stop; k++) {
             size_t len = strlen(w->o->stop[k]);
-            if (len <= longest || len > w->n_held - i || memcmp(w->held + i, w->o->stop[k], len) != 0) continue;
-            longest = len;
+            if (len > w->n_held - i || memcmp(w->held + i, w->o->stop[k], len) != 0) continue;
             *at = i;
             *which = k;
+            return true;
         }
-        if (longest) return true;
-    }
     return false;
 }
 

@@ -6,7 +6,8 @@
  *
  * A stop string is looked for in the stream of decoded bytes, so it may begin and end inside tokens.  Text that could
  * be the beginning of one is held back until it cannot, and so are the bytes of an unfinished character: what fn has
- * been given is certain, and all of it together is g.text.
+ * been given is certain, and all of it together is g.text.  The first stop string to be complete ends it; of two that one
+ * token completes, the one that begins earlier.
  *
  * On return the session holds the prompt and every token drawn but the last: that one was the reason to stop, or the
  * limit was reached, and evaluating it would cost a pass nobody asked for.
