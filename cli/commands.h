@@ -4,6 +4,13 @@
 
 #include "cli/cli.h"
 
+extern const cli_command cmd_info;
+extern const cli_command cmd_hooks;
+extern const cli_command cmd_tokenize;
+extern const cli_command cmd_generate;
+extern const cli_command cmd_chat;
+extern const cli_command cmd_trace;
+extern const cli_command cmd_lens;
 extern const cli_command cmd_synth;
 
 #endif
