@@ -43,9 +43,9 @@ def main(lapidary):
             errors = row_errors(moved, want["blocks.0.attn.hook_z"])
             print(f"window {other}: z moves by up to {errors.max():.1e}")
             assert errors[:WINDOW - 1].max() == 0 and errors[WINDOW:].max() > 100 * TOLERANCE
-        subprocess.run([lapidary, "trace", "-m", folder / "model", "--tokens", ",".join(map(str, ids)),
+        subprocess.run([lapidary, "trace", "-q", "-m", folder / "model", "--tokens", ",".join(map(str, ids)),
                         "--sites", ",".join([*SITES, "logits"]), "--layers", "all",
-                        "-o", folder / "out.safetensors"], check=True)
+                        "-o", folder / "out.safetensors"], check=True, stdout=subprocess.DEVNULL)
         got = load_file(folder / "out.safetensors")
     worst = 0
     for name in names:
