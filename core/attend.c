@@ -165,20 +165,26 @@ static void softmax_item(lp_wave *w, const void *arg, int item, int thread)
     softmax_row(w, w->s->scores + (size_t)item * (size_t)b->K, w->pos + row, b->K);
 }
 
+/* A tile reads a kv head's cache once and spends a dozen operations on each float of it. */
+static size_t tile_work(const lp_config *c, int K)
+{
+    return (size_t)c->head_dim * (size_t)K;
+}
+
 void lp_attend_scores(lp_wave *w, int r0, int rows, int K)
 {
     block b = {r0, rows, K};
-    lp_each(w, w->c->n_kv_heads * tiles_per_head(w->c, rows), score_tile, &b);
+    lp_each(w, w->c->n_kv_heads * tiles_per_head(w->c, rows), tile_work(w->c, K), score_tile, &b);
 }
 
 void lp_attend_softmax(lp_wave *w, int r0, int rows, int K)
 {
     block b = {r0, rows, K};
-    lp_each(w, rows * w->c->n_heads, softmax_item, &b);
+    lp_each(w, rows * w->c->n_heads, (size_t)K, softmax_item, &b);
 }
 
 void lp_attend_values(lp_wave *w, int r0, int rows, int K)
 {
     block b = {r0, rows, K};
-    lp_each(w, w->c->n_kv_heads * tiles_per_head(w->c, rows), value_tile, &b);
+    lp_each(w, w->c->n_kv_heads * tiles_per_head(w->c, rows), tile_work(w->c, K), value_tile, &b);
 }

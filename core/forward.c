@@ -34,13 +34,15 @@ static void run_items(int id, int n_threads, void *user)
     for (int i; (i = lp_claim(&it->next)) < it->n;) it->fn(it->w, it->arg, i, id);
 }
 
-void lp_each(lp_wave *w, int n, lp_item_fn fn, const void *arg)
+enum { WORTH_WAKING = 1 << 14 }; /* floats: waking the pool costs about what touching so many does */
+
+void lp_each(lp_wave *w, int n, size_t work, lp_item_fn fn, const void *arg)
 {
-    items it = {.w = w, .fn = fn, .arg = arg, .n = n};
-    if (n < 2) {
-        if (n == 1) fn(w, arg, 0, 0);
+    if (n < 2 || (size_t)n * work < WORTH_WAKING) {
+        for (int i = 0; i < n; i++) fn(w, arg, i, 0);
         return;
     }
+    items it = {.w = w, .fn = fn, .arg = arg, .n = n};
     lp_pool_run(w->s->env.pool, run_items, &it);
 }
 
@@ -96,11 +98,11 @@ static void add_row(lp_wave *w, const void *arg, int r, int thread)
 static lp_status norm(lp_wave *w, float *y, const float *x, const float *gain, lp_site rms, lp_site normed)
 {
     rows a = {y, x, gain};
-    lp_each(w, w->n, rms_row, &a);
+    lp_each(w, w->n, (size_t)w->c->d_model, rms_row, &a);
     LP_TRY(lp_pass(w, rms, w->s->rms, 1, 1));
-    lp_each(w, w->n, divide_row, &a);
+    lp_each(w, w->n, (size_t)w->c->d_model, divide_row, &a);
     if (normed != LP_N_SITES) LP_TRY(lp_pass(w, normed, y, 1, w->c->d_model));
-    lp_each(w, w->n, gain_row, &a);
+    lp_each(w, w->n, (size_t)w->c->d_model, gain_row, &a);
     return LP_OK;
 }
 
@@ -131,9 +133,9 @@ static float embed_scale(const lp_session *s)
 static lp_status embed(lp_wave *w, const int *ids)
 {
     float scale = embed_scale(w->s);
-    lp_each(w, w->n, embed_row, ids);
+    lp_each(w, w->n, LP_LANES * (size_t)w->c->d_model, embed_row, ids); /* a whole panel is widened for one row */
     LP_TRY(lp_pass(w, LP_EMBED_RAW, w->s->x, 1, w->c->d_model));
-    lp_each(w, w->n, scale_row, &scale);
+    lp_each(w, w->n, (size_t)w->c->d_model, scale_row, &scale);
     return lp_pass(w, LP_EMBED, w->s->x, 1, w->c->d_model);
 }
 
@@ -190,10 +192,10 @@ static lp_status attention(lp_wave *w)
     LP_TRY(lp_pass(w, LP_Q, s->q, H, E));
     LP_TRY(lp_pass(w, LP_K, s->key, G, E));
     LP_TRY(lp_pass(w, LP_V, s->v, G, E));
-    lp_each(w, w->n, rope_row, NULL);
+    lp_each(w, w->n, (size_t)(H + G) * (size_t)E, rope_row, NULL);
     LP_TRY(lp_pass(w, LP_Q_ROT, s->q, H, E));
     LP_TRY(lp_pass(w, LP_K_ROT, s->key, G, E));
-    lp_each(w, w->n, put_row, NULL);
+    lp_each(w, w->n, 2 * (size_t)G * (size_t)E, put_row, NULL);
     LP_TRY(attend(w));
     LP_TRY(lp_pass(w, LP_Z, s->z, H, E));
     multiply(w, (float *const[]){s->h}, (const lp_matrix *const[]){&L->o}, 1, s->z, w->n);
@@ -220,7 +222,7 @@ static lp_status mlp(lp_wave *w)
     multiply(w, (float *const[]){s->gate, s->up}, (const lp_matrix *const[]){&L->gate, &L->up}, 2, s->h, w->n);
     LP_TRY(lp_pass(w, LP_MLP_GATE, s->gate, 1, F));
     LP_TRY(lp_pass(w, LP_MLP_UP, s->up, 1, F));
-    lp_each(w, w->n, gelu_row, NULL);
+    lp_each(w, w->n, 4 * (size_t)F, gelu_row, NULL);
     LP_TRY(lp_pass(w, LP_MLP_ACT, s->gate, 1, F));
     multiply(w, (float *const[]){s->h}, (const lp_matrix *const[]){&L->down}, 1, s->gate, w->n);
     return LP_OK;
@@ -232,7 +234,7 @@ static lp_status mlp(lp_wave *w)
 static void add_branch(lp_wave *w)
 {
     rows a = {w->s->x, w->s->h, NULL};
-    lp_each(w, w->n, add_row, &a);
+    lp_each(w, w->n, (size_t)w->c->d_model, add_row, &a);
 }
 
 /* x += post_norm(attention(pre_norm(x))), then the same around the mlp.  x is [n][D], in place; h holds the branch.
@@ -283,7 +285,7 @@ static lp_status unembed(lp_wave *w, const float *x, float *out)
     if (!out) return LP_OK;
     multiply(w, &out, (const lp_matrix *const[]){&m->embed}, 1, w->s->h, w->n);
     LP_TRY(lp_pass(w, LP_LOGITS_RAW, out, 1, w->c->vocab));
-    if (w->c->final_softcap > 0) lp_each(w, w->n, softcap_row, &out);
+    if (w->c->final_softcap > 0) lp_each(w, w->n, (size_t)w->c->vocab, softcap_row, &out);
     return lp_pass(w, LP_LOGITS, out, 1, w->c->vocab);
 }
 

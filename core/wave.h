@@ -78,9 +78,10 @@ static inline lp_status lp_pass(lp_wave *w, lp_site site, float *x, int heads, i
     return lp_wave_show(w, site, w->pos, w->n, x, heads, width);
 }
 
-/* Calls fn for each of n items, spread over the pool; who does which item changes no bit.  forward.c */
+/* Calls fn for each of n items, spread over the pool when there is enough to do: `work` is the floats one item touches.
+ * Who does which item changes no bit.  forward.c */
 typedef void (*lp_item_fn)(lp_wave *w, const void *arg, int item, int thread);
-void lp_each(lp_wave *w, int n, lp_item_fn fn, const void *arg);
+void lp_each(lp_wave *w, int n, size_t work, lp_item_fn fn, const void *arg);
 
 /* Keys that the query at absolute position `pos` sees in this layer: [*first, pos]. */
 static inline int lp_first_key(const lp_config *c, int layer, int pos)
