@@ -119,7 +119,7 @@ static void test_good(void)
     lp_model_close(m);
     m = NULL;
     CHECK(lp_model_open(&m, dir, &(lp_model_options){.memory_limit = 1000}, NULL, &err) == LP_E_MEMORY && !m);
-    CHECK(strstr(err.text, "GB of memory"));
+    CHECK(strstr(err.text, "MB of memory"));
     atomic_bool cancel = true;
     CHECK(lp_model_open(&m, dir, NULL, &(lp_env){.cancel = &cancel}, &err) == LP_CANCELLED && !m);
     lp_model_close(NULL);
