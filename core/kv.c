@@ -28,16 +28,20 @@ static lp_status out_of_pages(const lp_kv *kv, lp_error *err)
                    kv->n_pages * LP_PAGE, (double)kv->page_bytes / 1e6, LP_PAGE);
 }
 
-/* Shape only, no page yet. */
-static lp_status shape(lp_kv *kv, const lp_config *c, int n_pages, lp_error *err)
+/* Sizes only, no page yet. */
+static lp_kv shape(const lp_config *c)
 {
-    *kv = (lp_kv){.n_layers = c->n_layers, .G = c->n_kv_heads, .E = c->head_dim, .n_pages = n_pages};
-    kv->Ep = (kv->E + LP_LANES - 1) / LP_LANES * LP_LANES;
-    kv->key_floats = (size_t)kv->E * LP_PAGE;
-    kv->layer_floats = (size_t)kv->G * (kv->key_floats + (size_t)kv->Ep * LP_PAGE);
-    kv->page_bytes = (size_t)kv->n_layers * kv->layer_floats * sizeof(float);
-    kv->pages = lp_calloc((size_t)n_pages, sizeof *kv->pages);
-    return kv->pages ? LP_OK : lp_fail(err, LP_E_MEMORY, "out of memory");
+    lp_kv kv = {.n_layers = c->n_layers, .G = c->n_kv_heads, .E = c->head_dim};
+    kv.Ep = (kv.E + LP_LANES - 1) / LP_LANES * LP_LANES;
+    kv.key_floats = (size_t)kv.E * LP_PAGE;
+    kv.layer_floats = (size_t)kv.G * (kv.key_floats + (size_t)kv.Ep * LP_PAGE);
+    kv.page_bytes = (size_t)kv.n_layers * kv.layer_floats * sizeof(float);
+    return kv;
+}
+
+uint64_t lp_kv_bytes_per_token(const lp_config *c)
+{
+    return shape(c).page_bytes / LP_PAGE;
 }
 
 static lp_status fill(lp_kv *kv, lp_error *err)
@@ -49,8 +53,10 @@ static lp_status fill(lp_kv *kv, lp_error *err)
 
 lp_status lp_kv_new(lp_kv *kv, const lp_config *c, int n_ctx, lp_error *err)
 {
-    LP_TRY(shape(kv, c, (n_ctx + LP_PAGE - 1) / LP_PAGE, err));
-    return fill(kv, err);
+    *kv = shape(c);
+    kv->n_pages = (n_ctx + LP_PAGE - 1) / LP_PAGE;
+    kv->pages = lp_calloc((size_t)kv->n_pages, sizeof *kv->pages);
+    return kv->pages ? fill(kv, err) : lp_fail(err, LP_E_MEMORY, "out of memory");
 }
 
 void lp_kv_clear(lp_kv *kv)

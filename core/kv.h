@@ -32,6 +32,9 @@ typedef struct lp_kv {
     lp_page **pages; /* [n_pages] */
 } lp_kv;
 
+/* Memory one position takes, in all layers. */
+uint64_t lp_kv_bytes_per_token(const lp_config *c);
+
 lp_status lp_kv_new(lp_kv *kv, const lp_config *c, int n_ctx, lp_error *err);
 void lp_kv_clear(lp_kv *kv);
 /* Makes every page from position `pos` on this timeline's own; keeps what lies before pos in that page. */

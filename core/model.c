@@ -6,6 +6,7 @@
 #include "core/model.h"
 
 #include "core/hub.h"
+#include "core/kv.h"
 #include "core/quant.h"
 #include "core/rope.h"
 #include "core/safetensors.h"
@@ -218,8 +219,7 @@ static lp_status make_plan(lp_model_plan *p, opening *o, lp_model *m, lp_error *
     p->config = o->config;
     p->is_gguf = o->gguf != NULL;
     p->n_files = o->tensors->n_files;
-    p->kv_bytes_per_token = (uint64_t)o->config.n_layers * 2 * (uint64_t)o->config.n_kv_heads *
-                            (uint64_t)o->config.head_dim * sizeof(float);
+    p->kv_bytes_per_token = lp_kv_bytes_per_token(&o->config);
     p->available = lp_memory_available();
     return LP_OK;
 }

@@ -135,8 +135,7 @@ uint64_t lp_session_bytes(const lp_model *m, const lp_session_options *options, 
 
 uint64_t lp_session_bytes_per_token(const lp_config *c)
 {
-    uint64_t padded = (uint64_t)(c->head_dim + LP_LANES - 1) / LP_LANES * LP_LANES;
-    return (uint64_t)c->n_layers * (uint64_t)c->n_kv_heads * ((uint64_t)c->head_dim + padded) * sizeof(float);
+    return lp_kv_bytes_per_token(c);
 }
 
 /* ---- looking
