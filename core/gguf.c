@@ -278,6 +278,7 @@ static lp_status take_tensors(cursor *c, lp_tensors *t, int file, uint64_t n, ui
 static lp_status take_version(cursor *c)
 {
     const unsigned char *magic = take(c, 4);
+    if (c->st == LP_E_MEMORY || c->st == LP_E_IO) return c->st;
     if (!magic || memcmp(magic, "GGUF", 4) != 0) return lp_fail(c->err, LP_E_FORMAT, "%s: not a GGUF file", c->f->path);
     uint64_t version = take_int(c, 4);
     if (c->st != LP_OK) return c->st;
@@ -360,7 +361,8 @@ static lp_status add_part(lp_gguf *g, const char *path, int64_t no, const split 
     if (st == LP_E_NOT_FOUND)
         lp_fail(err, st, "%s: part %" PRId64 " of %" PRId64 " of the model is missing; put all parts into one folder",
                 path, no + 1, s->count);
-    split mine = split_of(m);
+    split mine = {0};
+    if (st == LP_OK) mine = split_of(m);
     if (st == LP_OK && (mine.no != no || mine.count != s->count))
         st = lp_fail(err, LP_E_FORMAT, "%s: says it is part %" PRId64 " of %" PRId64 "; was it renamed?", path,
                      mine.no + 1, mine.count);

@@ -22,26 +22,31 @@
 
 /* ---- where the cache is -------------------------------------------------------------------------------------- */
 
-/* Empty counts as unset; a leading "~" is the home folder, as huggingface_hub expands it. */
-static char *from_env(const char *name, const char *below)
+/* The first of these variables that is set, and not empty, decides. */
+static const char *const places[][2] = {{"HF_HUB_CACHE", ""},
+                                        {"HF_HOME", "/hub"},
+                                        {"XDG_CACHE_HOME", "/huggingface/hub"},
+                                        {"HOME", "/.cache/huggingface/hub"}};
+
+/* False: no variable says.  *out is NULL when memory ran out.  A leading "~" is the home folder, as huggingface_hub
+ * has it. */
+static bool find_cache(char **out)
 {
-    const char *v = getenv(name), *home = getenv("HOME");
-    if (!v || !*v) return NULL;
-    if (v[0] == '~' && (v[1] == '/' || !v[1]) && home) return lp_format("%s%s%s", home, v + 1, below);
-    return lp_format("%s%s", v, below);
+    const char *home = getenv("HOME");
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        const char *v = getenv(places[i][0]), *below = places[i][1];
+        if (!v || !*v) continue;
+        bool tilde = v[0] == '~' && (v[1] == '/' || !v[1]) && home;
+        *out = lp_format("%s%s%s", tilde ? home : "", tilde ? v + 1 : v, below);
+        return true;
+    }
+    return false;
 }
 
 char *lp_hub_cache(void)
 {
-    static const char *const places[][2] = {{"HF_HUB_CACHE", ""},
-                                            {"HF_HOME", "/hub"},
-                                            {"XDG_CACHE_HOME", "/huggingface/hub"},
-                                            {"HOME", "/.cache/huggingface/hub"}};
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        char *p = from_env(places[i][0], places[i][1]);
-        if (p) return p;
-    }
-    return NULL;
+    char *p = NULL;
+    return find_cache(&p) ? p : NULL;
 }
 
 /* ---- names --------------------------------------------------------------------------------------------------- */
@@ -90,7 +95,12 @@ static bool parse_name(hub_name *h, const char *s)
            (!h->revision || (good_relative(h->revision) && strlen(h->revision) <= 100));
 }
 
-/* The command that fetches it. */
+static lp_status no_memory(const hub_name *h, lp_error *err)
+{
+    return lp_fail(err, LP_E_MEMORY, "%s/%s: out of memory", h->owner, h->name);
+}
+
+/* With the command that fetches it. */
 static lp_status not_here(const hub_name *h, const char *what, lp_error *err)
 {
     return lp_fail(err, LP_E_NOT_FOUND, "%s/%s: %s; get it with:  hf download %s/%s%s%s%s%s", h->owner, h->name, what,
@@ -100,54 +110,52 @@ static lp_status not_here(const hub_name *h, const char *what, lp_error *err)
 
 /* ---- the snapshot -------------------------------------------------------------------------------------------- */
 
-/* The first word of a small file; NULL when there is none or it is not a plain name. */
-static char *read_ref(const char *repo, const char *revision)
+/* The commit that refs/`revision` names; *out stays NULL when there is no such file or no plain name in it. */
+static lp_status read_ref(char **out, const char *repo, const char *revision)
 {
     char *path = lp_format("%s/refs/%s", repo, revision), *text = NULL;
-    if (path && lp_read_file(&text, NULL, path, 1024, NULL) == LP_OK) {
-        text[strcspn(text, " \t\r\n")] = 0;
-        if (!good_part(text)) {
-            free(text);
-            text = NULL;
-        }
-    }
+    lp_status st = path ? lp_read_file(&text, NULL, path, 1024, NULL) : LP_E_MEMORY;
     free(path);
-    return text;
+    if (st != LP_OK) return st == LP_E_MEMORY ? st : LP_OK;
+    text[strcspn(text, " \t\r\n")] = 0;
+    if (good_part(text))
+        *out = text;
+    else
+        free(text);
+    return LP_OK;
 }
 
-/* The folder of the revision asked for, which may be a branch, a tag or a commit. */
-static lp_status find_snapshot(char **out, const hub_name *h, lp_error *err)
+/* The folder of the revision asked for, which may be a branch, a tag or a commit, in cache folder `cache`. */
+static lp_status find_snapshot_in(char **out, const char *cache, const hub_name *h, lp_error *err)
 {
-    lp_status st = LP_E_MEMORY;
     const char *revision = h->revision ? h->revision : "main";
-    char *cache = lp_hub_cache(), *repo = NULL, *commit = NULL, *folder = NULL;
-    if (!cache) {
-        st = lp_fail(err, LP_E_NOT_FOUND, "%s/%s: where is the Hugging Face cache?  Set HF_HOME", h->owner, h->name);
-        goto out;
-    }
-    repo = lp_format("%s/models--%s--%s", cache, h->owner, h->name);
-    if (!repo) goto memory;
-    commit = read_ref(repo, revision);
-    folder = lp_format("%s/snapshots/%s", repo, commit ? commit : revision);
-    if (!folder) goto memory;
-    if (lp_is_dir(folder)) {
+    char *repo = lp_format("%s/models--%s--%s", cache, h->owner, h->name), *commit = NULL, *folder = NULL;
+    lp_status st = repo ? read_ref(&commit, repo, revision) : LP_E_MEMORY;
+    if (st == LP_OK) folder = lp_format("%s/snapshots/%s", repo, commit ? commit : revision);
+    if (!folder)
+        st = no_memory(h, err);
+    else if (!lp_is_dir(folder)) {
+        char what[240]; /* a long path is cut, the command after it is not */
+        snprintf(what, sizeof what, "%s the Hugging Face cache (%s)",
+                 lp_is_dir(repo) ? "that revision is not in" : "neither a path here nor in", cache);
+        st = not_here(h, what, err);
+    } else {
         *out = folder;
         folder = NULL;
-        st = LP_OK;
-        goto out;
     }
-    char what[240]; /* a long path is cut, the command after it is not */
-    snprintf(what, sizeof what, "%s the Hugging Face cache (%s)",
-             lp_is_dir(repo) ? "that revision is not in" : "neither a path here nor in", cache);
-    st = not_here(h, what, err);
-    goto out;
-memory:
-    lp_fail(err, st, "%s/%s: out of memory", h->owner, h->name);
-out:
-    free(cache);
     free(repo);
     free(commit);
     free(folder);
+    return st;
+}
+
+static lp_status find_snapshot(char **out, const hub_name *h, lp_error *err)
+{
+    char *cache = NULL;
+    if (!find_cache(&cache))
+        return lp_fail(err, LP_E_NOT_FOUND, "%s/%s: where is the Hugging Face cache?  Set HF_HOME", h->owner, h->name);
+    lp_status st = cache ? find_snapshot_in(out, cache, h, err) : no_memory(h, err);
+    free(cache);
     return st;
 }
 
@@ -175,23 +183,17 @@ static int list_ggufs(char *out, size_t n, const char *folder)
     return found;
 }
 
-static bool has_file(const char *folder, const char *name)
-{
-    char *path = lp_path_join(folder, name);
-    bool yes = path && lp_is_file(path);
-    free(path);
-    return yes;
-}
-
 /* A snapshot is a model when it has config.json and every weight file. */
 static lp_status check_complete(const hub_name *h, const char *folder, lp_error *err)
 {
-    char what[400], ggufs[400], *lacking = NULL;
-    if (!has_file(folder, "config.json") && list_ggufs(ggufs, sizeof ggufs, folder) > 0)
+    char what[400], ggufs[400], *lacking = NULL, *config = lp_path_join(folder, "config.json");
+    if (!config) return no_memory(h, err);
+    bool configured = lp_is_file(config);
+    free(config);
+    if (!configured && list_ggufs(ggufs, sizeof ggufs, folder) > 0)
         return lp_fail(err, LP_E_NOT_FOUND, "%s/%s: holds GGUF files; name one as %s/%s:FILE (%s)", h->owner, h->name,
                        h->owner, h->name, ggufs);
-    if (!has_file(folder, "config.json"))
-        return not_here(h, "its download in the cache is not complete: config.json is missing", err);
+    if (!configured) return not_here(h, "its download in the cache is not complete: config.json is missing", err);
     LP_TRY(lp_safetensors_missing(&lacking, folder, err));
     if (!lacking) return LP_OK;
     snprintf(what, sizeof what, "its download in the cache is not complete: %s is missing", lacking);
@@ -213,7 +215,7 @@ static lp_status find_in_cache(char **out, const hub_name *h, lp_error *err)
     }
     char *path = lp_path_join(folder, h->file);
     free(folder);
-    if (!path) return lp_fail(err, LP_E_MEMORY, "%s/%s: out of memory", h->owner, h->name);
+    if (!path) return no_memory(h, err);
     if (!lp_is_file(path)) {
         char what[300];
         snprintf(what, sizeof what, "the cache has it, but without %s", h->file);

@@ -14,6 +14,7 @@
 
 #include "core/quant.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -77,9 +78,12 @@ static lp_status parse_json(json_t **out, const char *text, size_t n, int max_de
 {
     LP_TRY(weigh_json(text, n, max_depth, path, err));
     json_error_t je = {0};
+    errno = 0; /* jansson takes a failed allocation for broken JSON, or cuts a string short; malloc itself is plain */
     json_t *j = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
-    if (!j && (!je.text[0] || json_error_code(&je) == json_error_out_of_memory))
+    if (errno == ENOMEM) {
+        json_decref(j);
         return lp_fail(err, LP_E_MEMORY, "%s: out of memory reading %zu bytes of JSON", path, n);
+    }
     if (!j) return lp_fail(err, LP_E_FORMAT, "%s: the JSON is broken at byte %d: %s", path, je.position, je.text);
     if (!json_is_object(j)) {
         json_decref(j);

@@ -8,7 +8,7 @@
 #include "core/quant.h"
 #include "core/safetensors.h"
 
-#include <inttypes.h>
+#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +23,13 @@ struct lp_safetensors_writer {
 static lp_status no_memory(const lp_safetensors_writer *w, lp_error *err)
 {
     return lp_fail(err, LP_E_MEMORY, "%s: out of memory", w->file.path);
+}
+
+/* What jansson did not take was not UTF-8, unless malloc says otherwise. */
+static lp_status refused(const lp_safetensors_writer *w, const char *name, lp_error *err)
+{
+    if (errno == ENOMEM) return no_memory(w, err);
+    return lp_fail(err, LP_E_RANGE, "%s: \"%s\" or its value is not UTF-8", w->file.path, name);
 }
 
 lp_status lp_safetensors_create(lp_safetensors_writer **out, const char *path, lp_error *err)
@@ -81,15 +88,9 @@ lp_status lp_safetensors_declare(lp_safetensors_writer *w, const char *name, lp_
                        w->file.path, name);
     if (!strcmp(name, "__metadata__") || json_object_get(w->root, name))
         return lp_fail(err, LP_E_RANGE, "%s: the tensor name \"%s\" is taken", w->file.path, name);
-    json_t *probe = json_string(name);
+    errno = 0;
     json_t *j = describe(type, integers(shape, n_dims), integers(span, 2));
-    int bad = !probe || !j;
-    if (bad)
-        json_decref(j);
-    else
-        bad = json_object_set_new(w->root, name, j);
-    json_decref(probe);
-    if (bad) return lp_fail(err, LP_E_MEMORY, "%s: out of memory, or \"%s\" is not UTF-8", w->file.path, name);
+    if (!j || json_object_set_new(w->root, name, j) != 0) return refused(w, name, err);
     w->bytes = (uint64_t)span[1];
     return LP_OK;
 }
@@ -101,9 +102,9 @@ lp_status lp_safetensors_metadata(lp_safetensors_writer *w, const char *key, con
         if (!meta || json_object_set_new(w->root, "__metadata__", meta) != 0) return no_memory(w, err);
         w->meta = meta;
     }
-    if (w->data || json_object_set_new(w->meta, key, json_string(value)) != 0)
-        return lp_fail(err, LP_E_RANGE, "%s: metadata \"%s\" is too late, or not UTF-8", w->file.path, key);
-    return LP_OK;
+    if (w->data) return lp_fail(err, LP_E_RANGE, "%s: metadata \"%s\" comes too late", w->file.path, key);
+    errno = 0;
+    return json_object_set_new(w->meta, key, json_string(value)) == 0 ? LP_OK : refused(w, key, err);
 }
 
 lp_status lp_safetensors_begin(lp_safetensors_writer *w, lp_error *err)

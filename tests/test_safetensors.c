@@ -321,7 +321,8 @@ static void test_failed_writes_leave_nothing(void)
     CHECK(lp_safetensors_declare(w, "m", LP_F16, 1, &minus, &err) == LP_E_SHAPE);
     CHECK(lp_safetensors_declare(w, "b", LP_F16, 2, huge, &err) == LP_E_SHAPE);
     CHECK(lp_safetensors_declare(w, "q", LP_Q8_0, 1, &one, &err) == LP_E_SHAPE);
-    CHECK(lp_safetensors_declare(w, "\xff", LP_F16, 1, &one, &err) == LP_E_MEMORY);
+    CHECK(lp_safetensors_declare(w, "\xff", LP_F16, 1, &one, &err) == LP_E_RANGE && strstr(err.text, "UTF-8"));
+    CHECK(lp_safetensors_metadata(w, "k", "\xff", &err) == LP_E_RANGE);
     CHECK(lp_safetensors_write(w, "ab", 2, &err) == LP_E_RANGE); /* before begin */
     CHECK(lp_safetensors_end(w, &err) == LP_E_RANGE);
     CHECK(lp_safetensors_begin(w, &err) == LP_OK);
