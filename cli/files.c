@@ -29,9 +29,9 @@ static char *program_folder(void)
 static char *join_if_there(const char *folder, const char *middle, const char *name)
 {
     char *path = lp_format("%s/%s%s", folder, middle, name);
-    if (path && (lp_is_dir(path) || lp_is_file(path))) return path;
+    char *real = path ? realpath(path, NULL) : NULL; /* "/here/data", not "/here/build/../data" */
     free(path);
-    return NULL;
+    return real;
 }
 
 lp_status cli_data_path(char **out, const char *name, lp_error *err)
