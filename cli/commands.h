@@ -11,6 +11,7 @@ extern const cli_command cmd_generate;
 extern const cli_command cmd_chat;
 extern const cli_command cmd_trace;
 extern const cli_command cmd_lens;
+extern const cli_command cmd_bench;
 extern const cli_command cmd_synth;
 
 #endif

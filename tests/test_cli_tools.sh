@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# synth, bench and verify from outside, on tiny models: what they print, refuse and leave behind.
+# Usage: test_cli_tools.sh path/to/lapidary
+set -uo pipefail
+lapidary=$1
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+out=$scratch/out err=$scratch/err
+passed=0 failed=0
+
+complain() {
+    echo "$*" >&2
+    [ ! -s "$err" ] || sed 's/^/    stderr: /' "$err" | head -n 5 >&2
+    failed=$((failed + 1))
+}
+
+good() { passed=$((passed + 1)); }
+
+# expect STATUS WORD...: run lapidary WORD... and compare the exit status.
+expect() {
+    local want=$1 got
+    shift
+    TMPDIR=$scratch/tmp "$lapidary" "$@" >"$out" 2>"$err" </dev/null
+    got=$?
+    if [ $got = "$want" ]; then good; else complain "lapidary $*: status $got, $want expected"; fi
+}
+
+says() { if grep -qF -- "$1" "$err"; then good; else complain "\"$1\" was expected on stderr"; fi; }
+prints() { if grep -qE -- "$1" "$out"; then good; else complain "\"$1\" was expected on stdout"; fi; }
+same() { if cmp -s "$1" "$2"; then good; else complain "$1 and $2 differ"; fi; }
+# is_json: one well-formed document, if there is a Python to say so.
+is_json() {
+    command -v python3 >/dev/null || return
+    if python3 -m json.tool <"$out" >/dev/null 2>&1; then good; else complain "not JSON: $(head -c 200 "$out")"; fi
+}
+mkdir "$scratch/tmp"
+
+# ---- synth
+tiny=(synth --shape nano --set "n_layers=2,vocab=1024" --quiet)
+expect 2 synth
+says "--shape is missing"
+expect 2 synth --shape 3b -o "$scratch/x"
+says "2b, 9b, 27b or nano"
+expect 2 synth --shape nano
+says "--output is missing"
+expect 2 synth --shape nano --type q9_0 -o "$scratch/x"
+says "Q8_0"
+expect 2 synth --shape nano -m "$scratch" -o "$scratch/x"
+expect 1 synth --shape nano --set layers=2 -o "$scratch/x"
+says "n_layers"
+expect 1 synth --shape nano --type q8_0 -o "$scratch/x"
+says "--format gguf"
+expect 0 "${tiny[@]}" -o "$scratch/a" --threads 1
+prints $'safetensors\tBF16\t0\t2\t64\t1024'
+expect 0 "${tiny[@]}" -o "$scratch/b" --threads 2 --json
+prints '"format": *"safetensors"'
+is_json
+for file in config.json generation_config.json tokenizer.model model.safetensors; do same "$scratch/a/$file" "$scratch/b/$file"; done
+expect 1 "${tiny[@]}" -o "$scratch/a"
+says "--force"
+expect 0 "${tiny[@]}" -o "$scratch/a" --force --seed 0x10
+if cmp -s "$scratch/a/model.safetensors" "$scratch/b/model.safetensors"; then complain "the seed changes nothing"; else good; fi
+expect 0 "${tiny[@]}" -o "$scratch/c.gguf" --type q8_0
+prints $'gguf\tQ8_0'
+expect 0 "${tiny[@]}" -o "$scratch/d" --format gguf # no suffix: the format was asked for
+if [ "$(head -c 4 "$scratch/d")" = GGUF ]; then good; else complain "--format gguf wrote something else"; fi
+rm "$scratch/d"
+
+# Ctrl-C leaves nothing behind: 27 GB are not written in a second.
+if [ "$(df -Pk "$scratch" | awk 'NR == 2 { print $4 }')" -gt 30000000 ]; then
+    mkdir "$scratch/stop"
+    "$lapidary" synth --shape 27b --type q8_0 -o "$scratch/stop/x.gguf" --quiet >"$out" 2>"$err" &
+    pid=$!
+    sleep 1
+    kill -INT $pid
+    wait $pid
+    if [ $? = 130 ] && [ -z "$(ls -A "$scratch/stop")" ]; then good; else complain "Ctrl-C left $(ls -A "$scratch/stop")"; fi
+fi
+
+# ---- bench
+expect 0 bench --shape nano --type q8_0 --rounds 2 --prompt 20 --tokens 3 --quiet
+prints $'^cpu\tthreads\tkernels\tversion'
+prints $'^matmul up, 512 rows\texact\tGFLOP/s\t[0-9.e+]+\t[0-9.e+]+\t[0-9.e+]+\tpeak\t[0-9.]+'
+prints $'^decode, bytes moved\texact\tGB/s\t.*\traw read\t[0-9.]+'
+prints $'^prompt of 20\tfast\ttoken/s'
+prints $'^load\t\ts\t'
+if [ -z "$(ls -A "$scratch/tmp")" ]; then good; else complain "bench left $(ls -A "$scratch/tmp") in TMPDIR"; fi
+expect 0 bench -m "$scratch/b" --what decode --rounds 1 --tokens 2 --json --quiet --arithmetic fast
+is_json
+prints '"what": *"decode"'
+prints '"beyond_weights_and_cache_mb"'
+expect 2 bench --shape nano -m "$scratch/b"
+says "not both"
+expect 2 bench -m "$scratch/b" --peer python3
+says ".gguf"
+expect 1 bench -m "$scratch/c.gguf" --peer python3 --peer-script "$scratch/none.py"
+says "--peer-script"
+if command -v python3 >/dev/null; then
+    cat >"$scratch/peer.py" <<'PEER'
+for line in ("version", "peer 1"), ("prompt", "10"), ("decode", "20"):
+    print(*line, sep=chr(9))
+PEER
+    expect 0 bench -m "$scratch/c.gguf" --rounds 1 --prompt 8 --tokens 2 --peer python3 --peer-script "$scratch/peer.py" --quiet
+    prints $'^llama.cpp decode\t\ttoken/s\t20\t'
+    echo 'import sys; sys.exit("no such package")' >"$scratch/peer.py"
+    expect 1 bench -m "$scratch/c.gguf" --rounds 1 --what decode --tokens 2 --peer python3 --peer-script "$scratch/peer.py"
+    says "llama_cpp"
+fi
+
+echo "$passed passed, $failed failed"
+[ $failed = 0 ] && [ $passed -gt 20 ]
