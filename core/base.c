@@ -48,7 +48,7 @@ lp_status lp_prefix(lp_error *err, lp_status st, const char *prefix)
 void lp_log(const lp_env *env, lp_level level, const char *fmt, ...)
 {
     if (!env || !env->log) return;
-    char    line[LP_ERROR_TEXT];
+    char line[LP_ERROR_TEXT];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(line, sizeof line, fmt, ap);
@@ -92,7 +92,7 @@ bool lp_grow(void **array, size_t *capacity, size_t need, size_t size)
 char *lp_strdup(const char *s)
 {
     size_t n = strlen(s) + 1;
-    char  *p = malloc(n);
+    char *p = malloc(n);
     if (p) memcpy(p, s, n);
     return p;
 }
@@ -102,7 +102,7 @@ char *lp_format(const char *fmt, ...)
     va_list ap, again;
     va_start(ap, fmt);
     va_copy(again, ap);
-    int   n = vsnprintf(NULL, 0, fmt, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
     char *p = n < 0 ? NULL : malloc((size_t)n + 1);
     if (p) vsnprintf(p, (size_t)n + 1, fmt, again);
     va_end(again);
@@ -145,7 +145,7 @@ static uint64_t read_number(const char *path, const char *key)
 {
     FILE *f = fopen(path, "re");
     if (!f) return UINT64_MAX;
-    char     line[256];
+    char line[256];
     uint64_t v = UINT64_MAX;
     while (fgets(line, sizeof line, f)) {
         if (strncmp(line, key, strlen(key)) != 0) continue;
@@ -221,7 +221,7 @@ lp_status lp_read_file(char **out, size_t *n, const char *path, size_t limit, lp
     lp_file f;
     LP_TRY(lp_file_open(&f, path, err));
     lp_status st = LP_OK;
-    char     *p = NULL;
+    char *p = NULL;
     if (f.size > limit)
         st = lp_fail(err, LP_E_FORMAT, "%s: %llu bytes, more than the %zu such a file may have", path,
                      (unsigned long long)f.size, limit);

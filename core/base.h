@@ -31,7 +31,7 @@ enum { LP_ERROR_TEXT = 1024 };
 
 typedef struct lp_error {
     lp_status status;
-    char      text[LP_ERROR_TEXT]; /* one line, no newline, always terminated; control bytes are shown as '?' */
+    char text[LP_ERROR_TEXT]; /* one line, no newline, always terminated; control bytes are shown as '?' */
 } lp_error;
 
 #if defined(__GNUC__)
@@ -47,10 +47,10 @@ lp_status lp_fail(lp_error *err, lp_status st, const char *fmt, ...) LP_PRINTF(3
 lp_status lp_prefix(lp_error *err, lp_status st, const char *prefix);
 
 /* The one macro that hides control flow: leave the function with the first status that is not LP_OK. */
-#define LP_TRY(call)                                                                                         \
-    do {                                                                                                     \
-        lp_status lp_try_st = (call);                                                                        \
-        if (lp_try_st != LP_OK) return lp_try_st;                                                            \
+#define LP_TRY(call)                                                                                                   \
+    do {                                                                                                               \
+        lp_status lp_try_st = (call);                                                                                  \
+        if (lp_try_st != LP_OK) return lp_try_st;                                                                      \
     } while (0)
 
 /* ---- the environment of a call ------------------------------------------------------------------------- */
@@ -63,9 +63,9 @@ struct lp_kernels;
 /* Everything a call needs from outside.  All zero is a good default; copied by value, what it points to is
  * borrowed and must outlive whoever copied it (a session keeps the env it was made with). */
 typedef struct lp_env {
-    struct lp_pool          *pool;    /* NULL: the calling thread alone.  A pool serves one caller at a time    */
+    struct lp_pool *pool;             /* NULL: the calling thread alone.  A pool serves one caller at a time    */
     const struct lp_kernels *kernels; /* NULL: the best this CPU has; lp_kernels_c() for the reference          */
-    atomic_bool             *cancel;  /* NULL: cannot be cancelled; looked at once per layer                    */
+    atomic_bool *cancel;              /* NULL: cannot be cancelled; looked at once per layer                    */
     void (*log)(void *user, lp_level level, const char *line);                /* NULL: silent; whole lines      */
     void (*progress)(void *user, const char *what, int64_t done, int64_t of); /* NULL: none; calling thread     */
     void *user;
@@ -80,7 +80,7 @@ bool lp_cancelled(const lp_env *env);
 /* n * size zeroed bytes, or NULL (also when the product overflows).  Free with free(). */
 void *lp_calloc(size_t n, size_t size);
 /* Grows *array (of elements of `size` bytes) to hold at least `need`; doubles.  False: out of memory, unchanged. */
-bool  lp_grow(void **array, size_t *capacity, size_t need, size_t size);
+bool lp_grow(void **array, size_t *capacity, size_t need, size_t size);
 char *lp_strdup(const char *s);
 /* printf into fresh memory; NULL when out of memory.  Free with free(). */
 char *lp_format(const char *fmt, ...) LP_PRINTF(1, 2);
@@ -88,7 +88,7 @@ char *lp_format(const char *fmt, ...) LP_PRINTF(1, 2);
 /* Large, zeroed, 2 MiB-aligned where it pays, backed by huge pages when the kernel has them; untouched pages cost
  * nothing.  NULL when it cannot be had.  Free with lp_big_free and the same size. */
 void *lp_big_alloc(size_t bytes);
-void  lp_big_free(void *p, size_t bytes);
+void lp_big_free(void *p, size_t bytes);
 
 /* Bytes of memory that can still be taken without swapping (MemAvailable; a cgroup's limit counts), or 0 if unknown. */
 uint64_t lp_memory_available(void);
@@ -98,20 +98,20 @@ uint64_t lp_memory_available(void);
 /* A file opened for reading at absolute offsets.  Reads go through pread, not a mapping: a file that shrinks while
  * we read is an error message and not a SIGBUS, and no idle page of it counts against our memory. */
 typedef struct lp_file {
-    int      fd;   /* -1: closed */
+    int fd;        /* -1: closed */
     uint64_t size; /* at opening */
-    char    *path; /* owned      */
+    char *path;    /* owned      */
 } lp_file;
 
-lp_status lp_file_open(lp_file *f, const char *path, lp_error *err); /* regular files only */
+lp_status lp_file_open(lp_file *f, const char *path, lp_error *err);                           /* regular files only */
 lp_status lp_file_read(const lp_file *f, uint64_t at, void *buf, size_t bytes, lp_error *err); /* all or error */
-void      lp_file_close(lp_file *f);
+void lp_file_close(lp_file *f);
 
 /* The whole of a file, with a NUL after its end (not counted).  `limit`: larger files are refused.  Yours to free. */
 lp_status lp_read_file(char **out, size_t *n, const char *path, size_t limit, lp_error *err);
 
-bool  lp_is_dir(const char *path);
-bool  lp_is_file(const char *path);
+bool lp_is_dir(const char *path);
+bool lp_is_file(const char *path);
 /* dir/name in fresh memory, NULL when out of memory. */
 char *lp_path_join(const char *dir, const char *name);
 

@@ -9,8 +9,20 @@
 #include "core/tensors.h"
 
 typedef enum lp_gguf_type {
-    LP_GGUF_U8, LP_GGUF_I8, LP_GGUF_U16, LP_GGUF_I16, LP_GGUF_U32, LP_GGUF_I32, LP_GGUF_F32, LP_GGUF_BOOL,
-    LP_GGUF_STRING, LP_GGUF_ARRAY, LP_GGUF_U64, LP_GGUF_I64, LP_GGUF_F64, LP_GGUF_N_TYPES
+    LP_GGUF_U8,
+    LP_GGUF_I8,
+    LP_GGUF_U16,
+    LP_GGUF_I16,
+    LP_GGUF_U32,
+    LP_GGUF_I32,
+    LP_GGUF_F32,
+    LP_GGUF_BOOL,
+    LP_GGUF_STRING,
+    LP_GGUF_ARRAY,
+    LP_GGUF_U64,
+    LP_GGUF_I64,
+    LP_GGUF_F64,
+    LP_GGUF_N_TYPES
 } lp_gguf_type;
 
 typedef struct lp_gguf lp_gguf;
@@ -18,7 +30,7 @@ typedef struct lp_gguf lp_gguf;
 /* `path`: a .gguf file; for a split model any of its parts (the others are found by name beside it).
  * Tensors have their shape outermost first.  Metadata is the first part's. */
 lp_status lp_gguf_open(lp_gguf **out, const char *path, lp_error *err);
-void      lp_gguf_close(lp_gguf *g); /* NULL is fine */
+void lp_gguf_close(lp_gguf *g); /* NULL is fine */
 
 const lp_tensors *lp_gguf_tensors(const lp_gguf *g);
 
@@ -51,6 +63,6 @@ lp_status lp_gguf_declare(lp_gguf_writer *w, const char *name, lp_dtype type, in
 lp_status lp_gguf_begin(lp_gguf_writer *w, lp_error *err);
 lp_status lp_gguf_write(lp_gguf_writer *w, const void *data, size_t bytes, lp_error *err);
 lp_status lp_gguf_end(lp_gguf_writer *w, lp_error *err);
-void      lp_gguf_writer_close(lp_gguf_writer *w);
+void lp_gguf_writer_close(lp_gguf_writer *w);
 
 #endif

@@ -16,12 +16,12 @@ typedef enum lp_arithmetic {
 
 /* A weight in panels of 32 output rows.  Open: it is data.  `data` is borrowed from whoever owns the arena. */
 typedef struct lp_matrix {
-    int      rows, cols;
-    lp_dtype stored; /* the checkpoint's type                                    */
-    lp_panel format; /* ours; without loss for every `stored`                    */
-    size_t   panel_bytes, bytes; /* of one panel (a multiple of 64), of all panels */
-    void    *data;   /* [ceil(rows/32)] panels, 64-byte aligned                  */
-    uint64_t n_nonfinite; /* NaN and infinite weights (or block scales) met while packing */
+    int rows, cols;
+    lp_dtype stored;           /* the checkpoint's type                                    */
+    lp_panel format;           /* ours; without loss for every `stored`                    */
+    size_t panel_bytes, bytes; /* of one panel (a multiple of 64), of all panels */
+    void *data;                /* [ceil(rows/32)] panels, 64-byte aligned                  */
+    uint64_t n_nonfinite;      /* NaN and infinite weights (or block scales) met while packing */
 } lp_matrix;
 
 /* Fills in the shape, format and sizes for a tensor of that type; `data` stays NULL.  LP_E_UNSUPPORTED for LP_OTHER. */
@@ -36,7 +36,7 @@ void lp_matrix_row(const lp_matrix *m, int row, float *out, const lp_kernels *k)
 /* Scratch of a product: packed rows and expanded panels.  Made once per session; a product allocates nothing. */
 typedef struct lp_matmul_scratch lp_matmul_scratch;
 lp_status lp_matmul_scratch_new(lp_matmul_scratch **out, int max_rows, int max_cols, int n_threads, lp_error *err);
-void      lp_matmul_scratch_free(lp_matmul_scratch *s);
+void lp_matmul_scratch_free(lp_matmul_scratch *s);
 
 /* y[i] = x W[i]^T for `count` matrices that read the same x [n][cols]; y[i] is [n][W[i]->rows].  One parallel section.
  * n at most max_rows, cols at most max_cols.  env: pool and kernels. */

@@ -23,25 +23,28 @@ enum { SPINS = 20000, MAX_THREADS = 256 }; /* some 100 microseconds; none when t
 
 /* A counter one can wait on: spin first, then sleep. */
 typedef struct gate {
-    atomic_uint     value;
-    atomic_uint     sleepers;
-    int             spins;
+    atomic_uint value;
+    atomic_uint sleepers;
+    int spins;
     pthread_mutex_t lock;
-    pthread_cond_t  changed;
+    pthread_cond_t changed;
 } gate;
 
 struct lp_pool {
-    int         n;       /* threads, the caller included */
-    int         started; /* workers really running       */
-    gate        go;      /* the section's number; the last one is `quit` */
-    gate        done;    /* one tick per section, by whoever finishes last */
-    gate        sync;    /* one tick per lp_pool_sync                      */
-    atomic_int  finished, arrived;
-    lp_pool_fn  fn;
-    void       *arg;
-    bool        quit;
-    pthread_t   threads[MAX_THREADS];
-    struct worker { lp_pool *pool; int id; } workers[MAX_THREADS];
+    int n;       /* threads, the caller included */
+    int started; /* workers really running       */
+    gate go;     /* the section's number; the last one is `quit` */
+    gate done;   /* one tick per section, by whoever finishes last */
+    gate sync;   /* one tick per lp_pool_sync                      */
+    atomic_int finished, arrived;
+    lp_pool_fn fn;
+    void *arg;
+    bool quit;
+    pthread_t threads[MAX_THREADS];
+    struct worker {
+        lp_pool *pool;
+        int id;
+    } workers[MAX_THREADS];
 };
 
 static void gate_init(gate *g, int spins)
@@ -92,7 +95,7 @@ static void section(lp_pool *p, int id)
 static void *work(void *user)
 {
     struct worker *w = user;
-    lp_pool       *p = w->pool;
+    lp_pool *p = w->pool;
     for (unsigned seen = 0;; seen++) {
         gate_wait(&p->go, seen);
         if (p->quit) return NULL;
@@ -111,7 +114,8 @@ static int cpus_allowed(void)
 lp_status lp_pool_new(lp_pool **out, int n_threads, lp_error *err)
 {
     if (n_threads < 0 || n_threads > MAX_THREADS)
-        return lp_fail(err, LP_E_RANGE, "%d threads: 1 to %d are possible, 0 means one per CPU", n_threads, MAX_THREADS);
+        return lp_fail(err, LP_E_RANGE, "%d threads: 1 to %d are possible, 0 means one per CPU", n_threads,
+                       MAX_THREADS);
     lp_pool *p = lp_calloc(1, sizeof *p);
     if (!p) return lp_fail(err, LP_E_MEMORY, "out of memory for a thread pool");
     p->n = n_threads ? n_threads : cpus_allowed();

@@ -13,8 +13,8 @@ typedef struct lp_pool lp_pool;
 
 /* n_threads counts the caller; 0: one per CPU this process may use. */
 lp_status lp_pool_new(lp_pool **out, int n_threads, lp_error *err);
-void      lp_pool_free(lp_pool *p); /* NULL is fine */
-int       lp_pool_threads(const lp_pool *p); /* 1 for NULL */
+void lp_pool_free(lp_pool *p);         /* NULL is fine */
+int lp_pool_threads(const lp_pool *p); /* 1 for NULL */
 
 /* fn(id, n, arg) on each of the n threads, id 0 being the caller.  p == NULL: fn(0, 1, arg). */
 typedef void (*lp_pool_fn)(int id, int n, void *arg);

@@ -22,11 +22,11 @@ lp_status lp_safetensors_missing(char **out, const char *dir, lp_error *err);
 typedef struct lp_safetensors_writer lp_safetensors_writer;
 lp_status lp_safetensors_create(lp_safetensors_writer **out, const char *path, lp_error *err);
 lp_status lp_safetensors_declare(lp_safetensors_writer *w, const char *name, lp_dtype type, int n_dims,
-                                 const int64_t *shape, lp_error *err);                     /* F32, F16, BF16 */
+                                 const int64_t *shape, lp_error *err); /* F32, F16, BF16 */
 lp_status lp_safetensors_metadata(lp_safetensors_writer *w, const char *key, const char *value, lp_error *err);
 lp_status lp_safetensors_begin(lp_safetensors_writer *w, lp_error *err);
 lp_status lp_safetensors_write(lp_safetensors_writer *w, const void *data, size_t bytes, lp_error *err);
 lp_status lp_safetensors_end(lp_safetensors_writer *w, lp_error *err);
-void      lp_safetensors_close(lp_safetensors_writer *w); /* removes an unfinished file; NULL is fine */
+void lp_safetensors_close(lp_safetensors_writer *w); /* removes an unfinished file; NULL is fine */
 
 #endif

@@ -30,27 +30,27 @@ typedef enum lp_dtype {
 enum { LP_MAX_DIMS = 8 };
 
 typedef struct lp_tensor {
-    char       *name;      /* as the file spells it; owned by the list           */
+    char *name;            /* as the file spells it; owned by the list           */
     const char *type_name; /* as the file spells it ("BF16", "Q4_K"); a constant */
-    lp_dtype    type;
-    int         n_dims;
-    int64_t     shape[LP_MAX_DIMS]; /* row-major, outermost first ([out, in] for a weight), for GGUF too */
-    int         file;               /* index into lp_tensors.files       */
-    uint64_t    at;                 /* absolute byte offset in that file */
-    uint64_t    bytes;
+    lp_dtype type;
+    int n_dims;
+    int64_t shape[LP_MAX_DIMS]; /* row-major, outermost first ([out, in] for a weight), for GGUF too */
+    int file;                   /* index into lp_tensors.files       */
+    uint64_t at;                /* absolute byte offset in that file */
+    uint64_t bytes;
 } lp_tensor;
 
 typedef struct lp_tensors {
-    lp_file   *files;
-    int        n_files;
+    lp_file *files;
+    int n_files;
     lp_tensor *items; /* sorted by name (strcmp), names unique */
-    size_t     n;
+    size_t n;
 } lp_tensors;
 
 const lp_tensor *lp_tensors_find(const lp_tensors *t, const char *name); /* NULL: not there */
 /* `bytes` bytes from offset `at` inside the tensor. */
 lp_status lp_tensors_read(const lp_tensors *t, const lp_tensor *x, uint64_t at, void *buf, size_t bytes, lp_error *err);
-void      lp_tensors_clear(lp_tensors *t); /* closes the files, frees the names; t itself is the caller's */
+void lp_tensors_clear(lp_tensors *t); /* closes the files, frees the names; t itself is the caller's */
 
 /* For the two readers, when the list is full: sorts it by name, refuses duplicates. */
 lp_status lp_tensors_seal(lp_tensors *t, lp_error *err);

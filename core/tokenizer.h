@@ -14,7 +14,7 @@ typedef struct lp_tokenizer lp_tokenizer; /* immutable after opening; any number
 lp_status lp_tokenizer_open(lp_tokenizer **out, const char *path, lp_error *err); /* a tokenizer.model file */
 lp_status lp_tokenizer_from_bytes(lp_tokenizer **out, const void *data, size_t n, lp_error *err); /* same, in memory */
 lp_status lp_tokenizer_from_gguf(lp_tokenizer **out, const lp_gguf *g, const lp_env *env, lp_error *err);
-void      lp_tokenizer_free(lp_tokenizer *t); /* NULL is fine */
+void lp_tokenizer_free(lp_tokenizer *t); /* NULL is fine */
 
 /* SentencePiece's piece types (sentencepiece_model.proto). */
 typedef enum lp_piece_type {
@@ -26,13 +26,13 @@ typedef enum lp_piece_type {
     LP_PIECE_BYTE = 6,
 } lp_piece_type;
 
-int           lp_tokenizer_size(const lp_tokenizer *t);
-int           lp_tokenizer_bos(const lp_tokenizer *t); /* -1 where the file has none; so for the next three */
-int           lp_tokenizer_eos(const lp_tokenizer *t);
-int           lp_tokenizer_pad(const lp_tokenizer *t);
-int           lp_tokenizer_unk(const lp_tokenizer *t);
-int           lp_tokenizer_find(const lp_tokenizer *t, const char *piece); /* exact piece (U+2581 for space), or -1 */
-const char   *lp_tokenizer_piece(const lp_tokenizer *t, int id, size_t *len); /* as stored; borrowed; terminated  */
+int lp_tokenizer_size(const lp_tokenizer *t);
+int lp_tokenizer_bos(const lp_tokenizer *t); /* -1 where the file has none; so for the next three */
+int lp_tokenizer_eos(const lp_tokenizer *t);
+int lp_tokenizer_pad(const lp_tokenizer *t);
+int lp_tokenizer_unk(const lp_tokenizer *t);
+int lp_tokenizer_find(const lp_tokenizer *t, const char *piece);            /* exact piece (U+2581 for space), or -1 */
+const char *lp_tokenizer_piece(const lp_tokenizer *t, int id, size_t *len); /* as stored; borrowed; terminated  */
 lp_piece_type lp_tokenizer_type(const lp_tokenizer *t, int id);
 /* True for ids that steer a model rather than say something: CONTROL, UNKNOWN, and by name <mask>, <2mass>, [@BOS@],
  * <unused..>, the turn markers, [toxicity=0]. */
@@ -40,17 +40,19 @@ bool lp_tokenizer_is_special(const lp_tokenizer *t, int id);
 
 /* Bytes [begin, end) of the encoded text that a token stands for.  Spans tile the text in order; the byte pieces of
  * one character split it bytewise. A token that stands for no byte (BOS) has begin == end. */
-typedef struct lp_span { size_t begin, end; } lp_span;
+typedef struct lp_span {
+    size_t begin, end;
+} lp_span;
 
 /* A growing list of tokens; all zero is an empty one.  ids and spans are parallel. */
 typedef struct lp_tokens {
-    int     *ids;
+    int *ids;
     lp_span *spans;
-    size_t   n, capacity;
+    size_t n, capacity;
 } lp_tokens;
 
 lp_status lp_tokens_push(lp_tokens *t, int id, lp_span span, lp_error *err);
-void      lp_tokens_free(lp_tokens *t);
+void lp_tokens_free(lp_tokens *t);
 
 /* What to do with text that looks like a special token ("<start_of_turn>", "<bos>"). */
 typedef enum lp_specials {
@@ -60,8 +62,8 @@ typedef enum lp_specials {
 } lp_specials;
 
 /* Appends the tokens of text[0..len) to *out; `len` bytes, NULs and broken UTF-8 welcome. */
-lp_status lp_tokenizer_encode(const lp_tokenizer *t, const char *text, size_t len, lp_specials specials,
-                              lp_tokens *out, lp_error *err);
+lp_status lp_tokenizer_encode(const lp_tokenizer *t, const char *text, size_t len, lp_specials specials, lp_tokens *out,
+                              lp_error *err);
 
 /* The text of ids[0..n): U+2581 -> space, byte pieces joined, invalid UTF-8 as U+FFFD; specials are left out, or shown
  * as their piece when `show_specials` is 1.  *out is yours to free, terminated; *len may be NULL. */
@@ -72,10 +74,10 @@ lp_status lp_tokenizer_decode(const lp_tokenizer *t, const int *ids, size_t n, i
  * All zero but `tokenizer` is a fresh one.  The text lives in the struct until the next call. */
 typedef struct lp_detokenizer {
     const lp_tokenizer *tokenizer;
-    int                 show_specials;
-    unsigned char       held[4]; /* bytes of an unfinished character */
-    int                 n_held;
-    char                text[1024];
+    int show_specials;
+    unsigned char held[4]; /* bytes of an unfinished character */
+    int n_held;
+    char text[1024];
 } lp_detokenizer;
 
 const char *lp_detokenizer_push(lp_detokenizer *d, int id, size_t *len);

@@ -9,32 +9,32 @@
 
 static int check_failed, check_passed;
 
-#define CHECK(cond)                                                                                          \
-    do {                                                                                                     \
-        if (cond)                                                                                            \
-            check_passed++;                                                                                  \
-        else if (check_failed++ < 20)                                                                        \
-            fprintf(stderr, "%s:%d: %s: not true: %s\n", __FILE__, __LINE__, __func__, #cond);               \
+#define CHECK(cond)                                                                                                    \
+    do {                                                                                                               \
+        if (cond)                                                                                                      \
+            check_passed++;                                                                                            \
+        else if (check_failed++ < 20)                                                                                  \
+            fprintf(stderr, "%s:%d: %s: not true: %s\n", __FILE__, __LINE__, __func__, #cond);                         \
     } while (0)
 
-#define CHECK_STR(got, want)                                                                                 \
-    do {                                                                                                     \
-        const char *check_g = (got), *check_w = (want);                                                      \
-        if (check_g && check_w && strcmp(check_g, check_w) == 0)                                             \
-            check_passed++;                                                                                  \
-        else if (check_failed++ < 20)                                                                        \
-            fprintf(stderr, "%s:%d: %s: got \"%s\", want \"%s\"\n", __FILE__, __LINE__, __func__,            \
-                    check_g ? check_g : "(null)", check_w ? check_w : "(null)");                             \
+#define CHECK_STR(got, want)                                                                                           \
+    do {                                                                                                               \
+        const char *check_g = (got), *check_w = (want);                                                                \
+        if (check_g && check_w && strcmp(check_g, check_w) == 0)                                                       \
+            check_passed++;                                                                                            \
+        else if (check_failed++ < 20)                                                                                  \
+            fprintf(stderr, "%s:%d: %s: got \"%s\", want \"%s\"\n", __FILE__, __LINE__, __func__,                      \
+                    check_g ? check_g : "(null)", check_w ? check_w : "(null)");                                       \
     } while (0)
 
-#define CHECK_NEAR(got, want, tol)                                                                           \
-    do {                                                                                                     \
-        double check_g = (double)(got), check_w = (double)(want), check_t = (double)(tol);                   \
-        if (fabs(check_g - check_w) <= check_t)                                                              \
-            check_passed++;                                                                                  \
-        else if (check_failed++ < 20)                                                                        \
-            fprintf(stderr, "%s:%d: %s: %s: got %.9g, want %.9g, tolerance %.3g\n", __FILE__, __LINE__,      \
-                    __func__, #got, check_g, check_w, check_t);                                              \
+#define CHECK_NEAR(got, want, tol)                                                                                     \
+    do {                                                                                                               \
+        double check_g = (double)(got), check_w = (double)(want), check_t = (double)(tol);                             \
+        if (fabs(check_g - check_w) <= check_t)                                                                        \
+            check_passed++;                                                                                            \
+        else if (check_failed++ < 20)                                                                                  \
+            fprintf(stderr, "%s:%d: %s: %s: got %.9g, want %.9g, tolerance %.3g\n", __FILE__, __LINE__, __func__,      \
+                    #got, check_g, check_w, check_t);                                                                  \
     } while (0)
 
 /* Bit for bit; names the first float that differs. */
@@ -47,8 +47,8 @@ static inline int check_same_floats(const float *got, const float *want, size_t 
     for (size_t i = 0; i < n; i++) {
         if (memcmp(got + i, want + i, sizeof *got) == 0) continue;
         if (check_failed++ < 20)
-            fprintf(stderr, "%s:%d: float %zu of %zu differs: got %.9g, want %.9g\n", file, line, i, n,
-                    (double)got[i], (double)want[i]);
+            fprintf(stderr, "%s:%d: float %zu of %zu differs: got %.9g, want %.9g\n", file, line, i, n, (double)got[i],
+                    (double)want[i]);
         break;
     }
     return 0;

@@ -23,7 +23,7 @@ static void test_errors_are_one_tame_line(void)
 
 static void test_growth(void)
 {
-    int   *a = NULL;
+    int *a = NULL;
     size_t cap = 0;
     CHECK(lp_grow((void **)&a, &cap, 1, sizeof *a) && cap >= 1);
     CHECK(lp_grow((void **)&a, &cap, 1000, sizeof *a) && cap >= 1000);
@@ -42,10 +42,10 @@ static void test_growth(void)
 
 static void test_files(void)
 {
-    char     path[] = "/tmp/lp_base_XXXXXX", buf[16];
-    int      fd = mkstemp(path);
+    char path[] = "/tmp/lp_base_XXXXXX", buf[16];
+    int fd = mkstemp(path);
     lp_error err = {0};
-    lp_file  f;
+    lp_file f;
     CHECK(fd >= 0 && write(fd, "hello", 5) == 5);
     close(fd);
     CHECK(lp_file_open(&f, path, &err) == LP_OK && f.size == 5);
@@ -54,7 +54,7 @@ static void test_files(void)
     CHECK(truncate(path, 2) == 0); /* the file shrinks under us: an error, not a signal */
     CHECK(lp_file_read(&f, 0, buf, 5, &err) == LP_E_FORMAT);
     lp_file_close(&f);
-    char  *text = NULL;
+    char *text = NULL;
     size_t n = 0;
     CHECK(lp_read_file(&text, &n, path, 100, &err) == LP_OK && n == 2 && text[2] == 0);
     free(text);

@@ -7,7 +7,7 @@
 #include <time.h>
 
 typedef struct tally {
-    lp_pool   *pool;
+    lp_pool *pool;
     atomic_int ran[16], next, first_half, torn;
 } tally;
 
