@@ -12,6 +12,7 @@ fresh() {
     mkdir -p "$tree/tests/house" "$tree/core" "$tree/sae" "$tree/store" "$tree/cli" "$tree/gui"
     cp "$here"/*.sh "$tree/tests/house"
     cp "$here/../../.clang-format" "$tree"
+    echo '# none' >"$tree/tests/CMakeLists.txt"
     printf '/* base.h - base. */\n#ifndef LP_CORE_BASE_H\n#define LP_CORE_BASE_H\n\nint lp_one(void);\n\n#endif\n' >"$tree/core/base.h"
     printf '/* base.c - see base.h. */\n#include "core/base.h"\n\nint lp_one(void)\n{\n    return 1;\n}\n' >"$tree/core/base.c"
 }
@@ -63,4 +64,5 @@ bites tidy core/base.c '/* see /ho''me/someone/x */\n' 'a path of one machine'
 bites tidy core/base.c 'int x; \n' 'blanks at the end'
 bites tidy core/raw.c 'int x;\n' 'does not begin with'
 bites tidy core/base.c "$(printf '\\n%.0s' {1..600})" 'lines, 600 are allowed'
+bites tidy tests/test_base.c '/* t */\n' 'tests/test_base.c: not in tests/CMakeLists.txt'
 exit $failed

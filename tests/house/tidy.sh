@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# No file too long to read, none without a word about what it is, no mark of unfinished work, no path of somebody's machine,
+# Every test is run, no file is too long to read, none is without a word about what it is, no mark of unfinished work, no path of somebody's machine,
 # no trailing blank, and shell scripts that shellcheck (when it is here) has nothing to say about.
 . "$(dirname "$0")/files.sh"
 marks='(^|[^A-Za-z])(TO''DO|FIX''ME|X''XX|HA''CK)([^A-Za-z]|$)|not impl''emented'
@@ -33,5 +33,13 @@ while read -r file; do
         ;;
     esac
 done < <(all_files)
+
+# A test or fuzzer that exists is run: a file forgotten in CMakeLists.txt would look like a passing one.
+if [ -f tests/CMakeLists.txt ]; then
+    while read -r file; do
+        name=$(sed -E 's#.*/(test|fuzz)_(.*)\.c#\2#' <<<"$file")
+        grep -qE "^(lp_test|lp_fuzz)\\($name( |\\))" tests/CMakeLists.txt || complain "$file: not in tests/CMakeLists.txt"
+    done < <(sources | grep -E '^tests/(fuzz/fuzz|test)_[a-z0-9_]+\.c$' || true)
+fi
 [ ! -f README.md ] || [ "$(wc -l <README.md)" -le 250 ] || complain "README.md: more than 250 lines"
 done_checking $n
