@@ -13,5 +13,6 @@ extern const cli_command cmd_trace;
 extern const cli_command cmd_lens;
 extern const cli_command cmd_bench;
 extern const cli_command cmd_synth;
+extern const cli_command cmd_verify;
 
 #endif

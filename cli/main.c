@@ -15,7 +15,8 @@
 #include <string.h>
 
 static const cli_command *const commands[] = {
-    &cmd_info, &cmd_hooks, &cmd_tokenize, &cmd_generate, &cmd_chat, &cmd_trace, &cmd_lens, &cmd_bench, &cmd_synth, NULL,
+    &cmd_info, &cmd_hooks, &cmd_tokenize, &cmd_generate, &cmd_chat, &cmd_trace,
+    &cmd_lens, &cmd_bench, &cmd_synth,    &cmd_verify,   NULL,
 };
 
 static const cli_command *find_command(const char *name)

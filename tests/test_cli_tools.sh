@@ -107,5 +107,29 @@ PEER
     says "llama_cpp"
 fi
 
+# ---- verify
+expect 0 verify --quiet
+prints $'^reference\tarithmetic\tsite\trows\tmedian\tworst\tbound'
+prints $'^goldens\texact\tresid_post\t[0-9]+\t[0-9.e-]+\t[0-9.e-]+\t2e-05\t'
+prints $'^goldens\tfast\tlogits'
+prints $'^one token at a time\texact\t[0-9]+\tsame bits'
+expect 0 verify -m "$scratch/c.gguf" --tokens 9 --markdown --quiet
+prints '^\| check \| arithmetic \| floats \| result \|'
+prints '^\| kernel table c \| exact \|'
+expect 0 verify --only itself --json --quiet
+is_json
+prints '"check": *"forked in the middle"'
+expect 1 verify --only reference --quiet --bound 1e-9
+says "at most 1.0e-09"
+prints $'^goldens\texact'
+expect 1 verify --only reference --goldens "$scratch/nowhere"
+says "--goldens"
+expect 1 verify --only reference --goldens "$scratch/a"
+says "expect.safetensors"
+expect 2 verify --only reference -m "$scratch/c.gguf"
+says "--reference"
+expect 1 verify --reference "$scratch/b/model.safetensors" -m "$scratch/b" --only reference
+says "make_reference.py"
+
 echo "$passed passed, $failed failed"
 [ $failed = 0 ] && [ $passed -gt 20 ]
