@@ -13,9 +13,14 @@
 #ifndef LP_CORE_KERNELS_ROWS_H
 #define LP_CORE_KERNELS_ROWS_H
 
+#include "core/kernels.h"
+
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 /* For a loop whose passes are independent even when its arrays are the same one. */
 #if defined(__clang__)
@@ -77,13 +82,13 @@ static inline float exp_of(float x)
 static inline float tanh_of(float x)
 {
     uint32_t sign = bits_of(x) & 0x80000000u;
-    float a = float_of(bits_of(x) ^ sign);
-    a = a > 10.0f ? 10.0f : a; /* tanh rounds to 1 from 9.02 on */
-    reduced v = reduce(2.0f * a);
+    float a = 2.0f * float_of(bits_of(x) ^ sign);
+    a = a > 20.0f ? 20.0f : a; /* tanh rounds to 1 from 9.02 on */
+    reduced v = reduce(a);
     float q = v.r + v.c, q_rest = v.c - (q - v.r);
     float s = power_of_two(v.n), m = s - 1.0f;
     float e = fmaf(s, q, m), e_rest = fmaf(s, q_rest, fmaf(s, q, m - e));
-    float d = e + 2.0f, d_rest = (e > 2.0f ? 2.0f - (d - e) : e - (d - 2.0f)) + e_rest;
+    float d = e + 2.0f, two = d - e, d_rest = (e - (d - two)) + (2.0f - two) + e_rest;
     float inverse = 1.0f / d, t = e * inverse;
     float rest = fmaf(-t, d, e) + fmaf(-t, d_rest, e_rest);
     return float_of(bits_of(fmaf(rest, inverse, t)) | sign);
@@ -197,24 +202,57 @@ static inline uint32_t bf16_of(float f)
     return up >> 16;
 }
 
+/* out[i ^ flip][r] = from[r][i] for 32-bit words of any meaning; from has ld words to a row. */
+static inline void transpose(const void *from, size_t ld, int rows, int n, int flip, void *out)
+{
+    const float *x = from;
+    float *y = out;
+    int r = 0;
+#if defined(__AVX2__) /* the baseline of x86-64 would do, but the C table is to be plain */
+    for (; r + 4 <= rows; r += 4) {
+        int i = 0;
+        for (; i + 4 <= n; i += 4) {
+            const float *at = x + r * ld + i;
+            __m128 a = _mm_loadu_ps(at), b = _mm_loadu_ps(at + ld);
+            __m128 c = _mm_loadu_ps(at + 2 * ld), d = _mm_loadu_ps(at + 3 * ld);
+            _MM_TRANSPOSE4_PS(a, b, c, d);
+            _mm_storeu_ps(y + (size_t)(i ^ flip) * rows + r, a);
+            _mm_storeu_ps(y + (size_t)((i + 1) ^ flip) * rows + r, b);
+            _mm_storeu_ps(y + (size_t)((i + 2) ^ flip) * rows + r, c);
+            _mm_storeu_ps(y + (size_t)((i + 3) ^ flip) * rows + r, d);
+        }
+        for (; i < n; i++)
+            for (int j = r; j < r + 4; j++) memcpy(y + (size_t)(i ^ flip) * rows + j, x + j * ld + i, sizeof *y);
+    }
+#endif
+    for (; r < rows; r++)
+        for (int i = 0; i < n; i++) memcpy(y + (size_t)(i ^ flip) * rows + r, x + r * ld + i, sizeof *y);
+}
+
 /* [K/2][odd, even][rows] */
 static inline void row_pack_exact(const float *x, size_t ldx, int rows, int K, float *out)
 {
-    for (int k = 0; k < K; k += 2, out += 2 * rows)
-        for (int r = 0; r < rows; r++) {
-            out[r] = k + 1 < K ? x[r * ldx + k + 1] : 0;
-            out[rows + r] = x[r * ldx + k];
-        }
+    int pairs = K / 2 * 2;
+    transpose(x, ldx, rows, pairs, 1, out);
+    for (int r = 0; r < rows && K > pairs; r++) {
+        out[(size_t)pairs * rows + r] = 0;
+        out[(size_t)(pairs + 1) * rows + r] = x[r * ldx + pairs];
+    }
 }
 
-/* [K/2][rows][even, odd] */
+/* [K/2][rows][even, odd]: a stretch of columns of all rows is rounded, then transposed as 32-bit pairs. */
 static inline void row_pack_fast(const float *x, size_t ldx, int rows, int K, uint16_t *out)
 {
-    for (int k = 0; k < K; k += 2, out += 2 * rows)
+    enum { STRETCH = 256 };
+    uint16_t rounded[LP_TILE][STRETCH];
+    for (int k = 0; k < K; k += STRETCH) {
+        int n = K - k < STRETCH ? K - k : STRETCH;
         for (int r = 0; r < rows; r++) {
-            uint32_t word = bf16_of(x[r * ldx + k]) | (k + 1 < K ? bf16_of(x[r * ldx + k + 1]) << 16 : 0);
-            memcpy(out + 2 * r, &word, sizeof word);
+            for (int i = 0; i < n; i++) rounded[r][i] = (uint16_t)bf16_of(x[r * ldx + k + i]);
+            if (n % 2) rounded[r][n] = 0;
         }
+        transpose(rounded, STRETCH / 2, rows, (n + 1) / 2, 0, out + (size_t)k * rows);
+    }
 }
 
 #define LP_ROW_FUNCTIONS                                                                                               \
