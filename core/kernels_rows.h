@@ -248,6 +248,7 @@ static inline void row_pack_fast(const float *x, size_t ldx, int rows, int K, ui
     for (int k = 0; k < K; k += STRETCH) {
         int n = K - k < STRETCH ? K - k : STRETCH;
         for (int r = 0; r < rows; r++) {
+            for (int i = 0; i < n; i += 16) __builtin_prefetch(x + r * ldx + k + STRETCH + i);
             for (int i = 0; i < n; i++) rounded[r][i] = (uint16_t)bf16_of(x[r * ldx + k + i]);
             if (n % 2) rounded[r][n] = 0;
         }

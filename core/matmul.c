@@ -24,8 +24,8 @@
 #include <stdlib.h>
 
 enum {
-    KC_EXACT = 512, /* columns per block: multiples of 256, the largest group of a format */
-    KC_FAST = 1024,
+    KC_EXACT = 768, /* columns per block: multiples of 256, the largest group of a format */
+    KC_FAST = 1536,
     GROUP = 6, /* panels a thread takes at a time */
     FEW = 24,  /* up to this many rows: panel by panel, the weights are what costs */
 };
