@@ -68,8 +68,7 @@ size_t lp_attend_tile_floats(const lp_config *c)
     return LP_TILE * (2 * padded(c) + LP_LANES + LP_PAGE);
 }
 
-/* ---- scores
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- scores ------------------------------------------------------------------------------------------------------ */
 
 /* Hugging Face, modeling_gemma2.py, eager_attention_forward: (q k^T) * scale, / cap, tanh, * cap, then the mask. */
 static void finish_scores(const lp_wave *w, float *x, int first, int end, int K)
@@ -102,8 +101,7 @@ static void score_tile(lp_wave *w, const void *arg, int item, int thread)
     for (int i = 0; i < t.n; i++) finish_scores(w, t.score[i], t.first[i], t.end[i], b->K);
 }
 
-/* ---- softmax
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
 static void softmax_row(const lp_wave *w, float *x, int pos, int K)
 {
@@ -117,8 +115,7 @@ static void softmax_row(const lp_wave *w, float *x, int pos, int K)
     memset(x + end, 0, (size_t)(K - end) * sizeof *x);
 }
 
-/* ---- values
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 /* The longest run of positions from p on, inside one page, over which the same queries of the tile are active. */
 static int run_end(const tile *t, int p)
@@ -154,8 +151,7 @@ static void value_tile(lp_wave *w, const void *arg, int item, int thread)
     for (int i = 0; i < t.n; i++) memcpy(t.z[i], sum + (size_t)i * Ep, (size_t)w->c->head_dim * sizeof *sum);
 }
 
-/* ---- the three sections
- * -------------------------------------------------------------------------------------------------- */
+/* ---- the three sections ------------------------------------------------------------------------------------------ */
 
 static void softmax_item(lp_wave *w, const void *arg, int item, int thread)
 {

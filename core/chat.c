@@ -28,8 +28,7 @@ bool lp_role_parse(const char *name, lp_role *role)
     return false;
 }
 
-/* ---- str.strip
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- str.strip --------------------------------------------------------------------------------------------------- */
 
 /* What Python's str.isspace holds for: Unicode's white space, and the four separators U+001C..U+001F. */
 static bool is_space(uint32_t c)
@@ -55,8 +54,7 @@ static void strip(const char **s, size_t *n)
     }
 }
 
-/* ---- layout
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- layout ------------------------------------------------------------------------------------------------------ */
 
 typedef enum part_kind { BOS, START, END, WORDS, CONTENT } part_kind;
 
@@ -164,8 +162,7 @@ lp_status lp_chat_render(char **out, size_t *len, const lp_turn *turns, size_t n
     return LP_OK;
 }
 
-/* ---- tokens
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- tokens ------------------------------------------------------------------------------------------------------ */
 
 typedef struct markers {
     int bos, start, end;

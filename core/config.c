@@ -210,8 +210,7 @@ lp_status lp_config_parse(lp_config *c, const char *text, size_t n, const lp_env
     return st;
 }
 
-/* ---- GGUF
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- GGUF -------------------------------------------------------------------------------------------------------- */
 
 static lp_status gguf_int(int *out, const lp_gguf *g, const char *key, lp_error *err)
 {
@@ -277,8 +276,7 @@ lp_status lp_config_from_gguf(lp_config *c, const lp_gguf *g, const lp_env *env,
     return LP_OK;
 }
 
-/* ---- shapes
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- shapes ------------------------------------------------------------------------------------------------------ */
 
 /* google/gemma_pytorch: gemma/config.py; google/gemma.cpp: gemma/configs.cc. */
 static const struct shape {

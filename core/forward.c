@@ -16,8 +16,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- spreading rows over threads
- * ------------------------------------------------------------------------------------- */
+/* ---- spreading rows over threads --------------------------------------------------------------------------------- */
 
 typedef struct items {
     lp_wave *w;
@@ -51,8 +50,7 @@ static void multiply(lp_wave *w, float *const *y, const lp_matrix *const *m, int
     lp_matmul(y, m, count, x, n, w->s->options.arithmetic, w->s->mm, &w->s->env);
 }
 
-/* ---- norms and sums
- * -------------------------------------------------------------------------------------------------- */
+/* ---- norms and sums ---------------------------------------------------------------------------------------------- */
 
 typedef struct rows {
     float *y;
@@ -106,8 +104,7 @@ static lp_status norm(lp_wave *w, float *y, const float *x, const float *gain, l
     return LP_OK;
 }
 
-/* ---- embedding
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- embedding --------------------------------------------------------------------------------------------------- */
 
 static void embed_row(lp_wave *w, const void *arg, int r, int thread)
 {
@@ -139,8 +136,7 @@ static lp_status embed(lp_wave *w, const int *ids)
     return lp_pass(w, LP_EMBED, w->s->x, 1, w->c->d_model);
 }
 
-/* ---- attention
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- attention --------------------------------------------------------------------------------------------------- */
 
 /* Half-split rotation: element i pairs with i + E/2.  transformers: apply_rotary_pos_emb, rotate_half */
 static void rope_row(lp_wave *w, const void *arg, int r, int thread)
@@ -202,8 +198,7 @@ static lp_status attention(lp_wave *w)
     return LP_OK;
 }
 
-/* ---- mlp
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- mlp --------------------------------------------------------------------------------------------------------- */
 
 static void gelu_row(lp_wave *w, const void *arg, int r, int thread)
 {
@@ -228,8 +223,7 @@ static lp_status mlp(lp_wave *w)
     return LP_OK;
 }
 
-/* ---- a layer
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- a layer ----------------------------------------------------------------------------------------------------- */
 
 static void add_branch(lp_wave *w)
 {
@@ -266,8 +260,7 @@ static lp_status block(lp_wave *w)
     return lp_pass(w, LP_RESID_POST, x, 1, D);
 }
 
-/* ---- unembedding
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- unembedding ------------------------------------------------------------------------------------------------- */
 
 static void softcap_row(lp_wave *w, const void *arg, int r, int thread)
 {
@@ -315,8 +308,7 @@ static lp_status finish(lp_wave *w, bool want_logits)
     return LP_OK;
 }
 
-/* ---- the pass
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- the pass ---------------------------------------------------------------------------------------------------- */
 
 static void enter(lp_wave *w, int layer)
 {
@@ -343,6 +335,7 @@ lp_status lp_forward(lp_session *s, const int *ids, int n, int last_layer, bool 
 lp_status lp_session_unembed(lp_session *s, const float *x, int n, float *out, lp_error *err)
 {
     size_t D = (size_t)s->model->config.d_model, V = (size_t)s->model->config.vocab;
+    if (s->is_busy) return lp_fail(err, LP_E_RANGE, "called from a hook of the same session, whose scratch is in use");
     for (int r = 0; r < n; r += s->options.wave) {
         lp_wave w = {.s = s, .c = &s->model->config, .layer = LP_WHOLE_MODEL, .err = err};
         w.n = n - r < s->options.wave ? n - r : s->options.wave;

@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- who watches
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- who watches ------------------------------------------------------------------------------------------------- */
 
 static void rearm(lp_session *s)
 {
@@ -38,6 +37,7 @@ static lp_status check_hook(const lp_session *s, const lp_hook *h, lp_error *err
 
 int lp_session_hook(lp_session *s, lp_hook h, lp_error *err)
 {
+    if (s->is_busy) return lp_fail(err, LP_E_RANGE, "hooks cannot be added from inside a hook");
     lp_status st = check_hook(s, &h, err);
     if (st != LP_OK) return st;
     /* Watching every row's logits needs a place for them; taken now, since eval allocates nothing. */
@@ -54,6 +54,7 @@ int lp_session_hook(lp_session *s, lp_hook h, lp_error *err)
 
 void lp_session_unhook(lp_session *s, int handle)
 {
+    assert(!s->is_busy);
     for (size_t i = 0; i < s->n_hooks; i++) {
         if (s->hooks[i].handle != handle) continue;
         memmove(&s->hooks[i], &s->hooks[i + 1], (s->n_hooks - i - 1) * sizeof *s->hooks);
@@ -63,8 +64,7 @@ void lp_session_unhook(lp_session *s, int handle)
     rearm(s);
 }
 
-/* ---- showing
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- showing ----------------------------------------------------------------------------------------------------- */
 
 #ifndef NDEBUG
 /* FNV-1a over the bits: a hook added as a reader must leave every one of them alone. */
@@ -106,8 +106,7 @@ lp_status lp_wave_show(lp_wave *w, lp_site site, int pos, int rows, float *x, in
     return LP_OK;
 }
 
-/* ---- the tape
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- the tape ---------------------------------------------------------------------------------------------------- */
 
 static int record(lp_act *act, void *user)
 {

@@ -17,8 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the table of tensors
- * -------------------------------------------------------------------------------------------- */
+/* ---- the table of tensors ---------------------------------------------------------------------------------------- */
 
 typedef enum axis { AXIS_ONE, AXIS_D, AXIS_HE, AXIS_GE, AXIS_F } axis;
 
@@ -60,8 +59,7 @@ static int extent(const lp_config *c, axis a)
     }
 }
 
-/* ---- a checkpoint being opened
- * ------------------------------------------------------------------------------------------ */
+/* ---- a checkpoint being opened ----------------------------------------------------------------------------------- */
 
 typedef struct opening {
     lp_config config;
@@ -121,8 +119,7 @@ static lp_status opening_begin(opening *o, const char *name, const lp_env *env, 
     return lp_fail(err, LP_E_UNSUPPORTED, "%s: neither a model folder nor a .gguf file", o->path);
 }
 
-/* ---- binding
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- binding ----------------------------------------------------------------------------------------------------- */
 
 static lp_status find(const lp_tensor **out, opening *o, const char *name, int rows, int cols, lp_error *err)
 {
@@ -179,8 +176,7 @@ static lp_status visit_all(opening *o, lp_model *m, visit_fn visit, void *user, 
                      err);
 }
 
-/* ---- first walk: what will it take?
- * ------------------------------------------------------------------------------------------ */
+/* ---- first walk: what will it take? ------------------------------------------------------------------------------ */
 
 static uint64_t align64(uint64_t n)
 {
@@ -224,8 +220,7 @@ static lp_status make_plan(lp_model_plan *p, opening *o, lp_model *m, lp_error *
     return LP_OK;
 }
 
-/* ---- second walk: read and pack
- * ------------------------------------------------------------------------------------------------ */
+/* ---- second walk: read and pack ---------------------------------------------------------------------------------- */
 
 typedef struct loading {
     opening *o;

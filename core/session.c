@@ -7,8 +7,7 @@
 
 enum { DEFAULT_WAVE = 512, MAX_WAVE = 4096 };
 
-/* ---- scratch
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- scratch ----------------------------------------------------------------------------------------------------- */
 
 typedef struct carve {
     char *base; /* NULL while measuring */
@@ -138,8 +137,7 @@ uint64_t lp_session_bytes_per_token(const lp_config *c)
     return lp_kv_bytes_per_token(c);
 }
 
-/* ---- looking
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- looking ----------------------------------------------------------------------------------------------------- */
 
 const lp_model *lp_session_model(const lp_session *s)
 {
@@ -170,11 +168,18 @@ int lp_session_edited_from(const lp_session *s)
     return s->edited_from;
 }
 
-/* ---- evaluating
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- evaluating -------------------------------------------------------------------------------------------------- */
+
+static lp_status check_idle(const lp_session *s, lp_error *err)
+{
+    return s->is_busy
+               ? lp_fail(err, LP_E_RANGE, "called from a hook of the same session, in the middle of an evaluation")
+               : LP_OK;
+}
 
 static lp_status check_tokens(const lp_session *s, const int *ids, size_t n, lp_error *err)
 {
+    LP_TRY(check_idle(s, err));
     int room = s->options.n_ctx - s->pos, V = s->model->config.vocab;
     if (n > (size_t)room)
         return lp_fail(err, LP_E_RANGE, "%zu tokens after position %d do not fit: this session has %d positions", n,
@@ -194,7 +199,7 @@ static bool has_editor(const lp_session *s)
 }
 
 /* Waves move s->pos as they go, so that each sees its own place; the caller decides what remains. */
-static lp_status run_waves(lp_session *s, const int *ids, size_t n, int last_layer, bool want_logits, lp_error *err)
+static lp_status walk(lp_session *s, const int *ids, size_t n, int last_layer, bool want_logits, lp_error *err)
 {
     for (size_t at = 0; at < n;) {
         size_t rows = n - at < (size_t)s->options.wave ? n - at : (size_t)s->options.wave;
@@ -206,14 +211,22 @@ static lp_status run_waves(lp_session *s, const int *ids, size_t n, int last_lay
     return LP_OK;
 }
 
+static lp_status run_waves(lp_session *s, const int *ids, size_t n, int last_layer, bool want_logits, lp_error *err)
+{
+    int from = s->pos;
+    s->is_busy = true;
+    lp_status st = walk(s, ids, n, last_layer, want_logits, err);
+    s->is_busy = false;
+    s->pos = from;
+    return st;
+}
+
 lp_status lp_session_eval(lp_session *s, const int *ids, size_t n, lp_error *err)
 {
     LP_TRY(check_tokens(s, ids, n, err));
     if (n == 0) return LP_OK;
     int from = s->pos;
-    lp_status st = run_waves(s, ids, n, s->model->config.n_layers - 1, true, err);
-    s->pos = from;
-    if (st != LP_OK) return st;
+    LP_TRY(run_waves(s, ids, n, s->model->config.n_layers - 1, true, err));
     memcpy(s->tokens + from, ids, n * sizeof *ids);
     s->pos += (int)n;
     float *swap = s->logits;
@@ -230,17 +243,14 @@ lp_status lp_session_peek(lp_session *s, const int *ids, size_t n, int last_laye
         return lp_fail(err, LP_E_RANGE, "layer %d: this model has layers 0 to %d", last_layer,
                        s->model->config.n_layers - 1);
     LP_TRY(check_tokens(s, ids, n, err));
-    int from = s->pos;
-    lp_status st = run_waves(s, ids, n, last_layer, false, err);
-    s->pos = from;
-    return st;
+    return run_waves(s, ids, n, last_layer, false, err);
 }
 
-/* ---- going back, branching
- * ---------------------------------------------------------------------------------------------- */
+/* ---- going back, branching --------------------------------------------------------------------------------------- */
 
 static lp_status check_pos(const lp_session *s, int pos, lp_error *err)
 {
+    LP_TRY(check_idle(s, err));
     if (pos >= 0 && pos <= s->pos) return LP_OK;
     return lp_fail(err, LP_E_RANGE, "position %d: this session holds positions 0 to %d", pos, s->pos);
 }

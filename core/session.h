@@ -54,7 +54,7 @@ lp_status lp_session_rewind(lp_session *s, int pos, lp_error *err);
 /* A second timeline that shares the first `pos` positions, without hooks, same options and env. */
 lp_status lp_session_fork(lp_session **out, lp_session *s, int pos, lp_error *err);
 
-/* ---- hooks.  They fire in the order added. */
+/* ---- hooks.  They fire in the order added, and may not call this session's functions but those that only look. */
 int lp_session_hook(lp_session *s, lp_hook h, lp_error *err); /* handle > 0, or an lp_status < 0          */
 void lp_session_unhook(lp_session *s, int handle);
 /* First position computed under a hook that edits, or -1: from there on the cache is not the model's own. */

@@ -31,6 +31,7 @@ struct lp_session {
     int pos;
     int edited_from;
     bool has_logits;
+    bool is_busy; /* inside an evaluation: a hook must not start another, nor change who watches */
 
     lp_hook_row *hooks;
     size_t n_hooks, hooks_capacity;

@@ -46,8 +46,7 @@ static void print_worst(const char *title, const worst *w)
                    w[site].rows);
 }
 
-/* ---- one prompt
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- one prompt -------------------------------------------------------------------------------------------------- */
 
 typedef struct watch {
     const char *model, *prefix; /* "gqa4", "p1" or "fast.p1" */
@@ -176,8 +175,7 @@ static void test_sites(const char *name, const lp_model *m, const lp_tensors *ex
     }
 }
 
-/* ---- generation
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- generation -------------------------------------------------------------------------------------------------- */
 
 static void test_generation(const char *name, const lp_model *m, const lp_tensors *expect, const lp_env *env)
 {

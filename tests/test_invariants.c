@@ -7,8 +7,7 @@
 
 enum { N = 75 }; /* more than a KV page, more than any golden window */
 
-/* ---- counting allocations: the linker sends these here (see CMakeLists.txt)
- * -------------------------------------------- */
+/* ---- counting allocations: the linker sends these here (see CMakeLists.txt) -------------------------------------- */
 
 static long n_allocations;
 void *__real_malloc(size_t n);
@@ -36,8 +35,7 @@ void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, long off)
     return n_allocations++, __real_mmap(at, n, prot, flags, fd, off);
 }
 
-/* ---- a run, recorded
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- a run, recorded --------------------------------------------------------------------------------------------- */
 
 /* Everything a run leaves behind: the stream after every layer and the logits of every row. */
 typedef struct run {
@@ -92,8 +90,7 @@ static run evaluate(const lp_model *m, const lp_session_options *o, const lp_env
 
 static const int whole[] = {N, 0};
 
-/* ---- the invariants
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- the invariants ---------------------------------------------------------------------------------------------- */
 
 static int look(lp_act *a, void *user)
 {

@@ -59,6 +59,29 @@ static void test_refusals(const lp_model *m)
     CHECK(lp_session_bytes(m, NULL, 2) > 0 && lp_session_bytes_per_token(&m->config) > 0);
 }
 
+static int meddle(lp_act *a, void *user)
+{
+    (void)a;
+    lp_session *s = user, *f = NULL;
+    float x[4096];
+    CHECK(lp_session_eval(s, (int[]){1}, 1, NULL) == LP_E_RANGE);
+    CHECK(lp_session_peek(s, (int[]){1}, 1, 0, NULL) == LP_E_RANGE);
+    CHECK(lp_session_rewind(s, 0, NULL) == LP_E_RANGE);
+    CHECK(lp_session_fork(&f, s, 0, NULL) == LP_E_RANGE);
+    CHECK(lp_session_unembed(s, x, 1, x, NULL) == LP_E_RANGE);
+    CHECK(lp_session_hook(s, (lp_hook){LP_Z, 0, false, count, NULL}, NULL) == LP_E_RANGE);
+    return 0;
+}
+
+/* A hook that calls back into its own session is refused, and the evaluation goes on. */
+static void test_hooks_cannot_meddle(const lp_model *m)
+{
+    lp_session *s = new_session(m, NULL, NULL);
+    lp_session_hook(s, (lp_hook){LP_RESID_MID, 0, false, meddle, s}, NULL);
+    CHECK(lp_session_eval(s, (int[]){1, 2, 3}, 3, NULL) == LP_OK && lp_session_pos(s) == 3);
+    lp_session_free(s);
+}
+
 /* Stopped or cancelled: the session is as before the call, and goes on to the same bits. */
 static void test_stop_and_cancel(const lp_model *m)
 {
@@ -168,6 +191,7 @@ int main(void)
     if (!m) return 1;
     CHECK(m->config.n_layers > 1);
     test_refusals(m);
+    test_hooks_cannot_meddle(m);
     test_stop_and_cancel(m);
     test_peek(m);
     test_edited_from(m);

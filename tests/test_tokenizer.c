@@ -191,8 +191,7 @@ static void test_byte_spans(const lp_tokenizer *t)
     lp_tokens_free(&e);
 }
 
-/* ---- size and speed
- * --------------------------------------------------------------------------------------------------- */
+/* ---- size and speed ---------------------------------------------------------------------------------------------- */
 
 /* A quadratic step would take minutes here.  The bound is generous for sanitizers; it is not a benchmark. */
 static void test_long_texts(const lp_tokenizer *t)
@@ -216,8 +215,7 @@ static void test_long_texts(const lp_tokenizer *t)
     free(text);
 }
 
-/* ---- files that are not Gemma's
- * ------------------------------------------------------------------------------------------ */
+/* ---- files that are not Gemma's ---------------------------------------------------------------------------------- */
 
 typedef struct bytes {
     unsigned char p[1 << 15];
