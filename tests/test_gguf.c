@@ -304,6 +304,7 @@ static void test_hostile_tensors(void)
         {1ull << 63, 1, 0, 0, "more elements"},
         {1ull << 32, 1ull << 31, 0, 0, "more elements"},
         {1ull << 62, 1, 0, 0, "is too large"},
+        {(1ull << 62) - 1, 1, 0, 0, "is too large"}, /* only its padding is */
         {1ull << 31, 1ull << 29, 0, 28, "ends after the file"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -144,6 +144,10 @@ static void test_sizes(void)
     CHECK(lp_from_f32(LP_Q8_0, x, b, 32));
     lp_to_f32(LP_Q8_0, b, y, 32);
     CHECK(y[3] == 0);
+    CHECK(lp_from_f32(LP_F32, x, y, 32) && CHECK_SAME(y, x, 32));
+    memset(y, 0xff, sizeof y);
+    lp_to_f32(LP_F32, x, y, 32);
+    CHECK_SAME(y, x, 32);
     CHECK(!lp_from_f32(LP_Q8_0, x, b, 31) && !lp_from_f32(LP_Q4_K, x, b, 256) && !lp_from_f32(LP_OTHER, x, b, 1));
 }
 
