@@ -26,8 +26,9 @@
 enum {
     KC_EXACT = 768, /* columns per block: multiples of 256, the largest group of a format */
     KC_FAST = 1536,
-    GROUP = 6, /* panels a thread takes at a time */
-    FEW = 24,  /* up to this many rows: panel by panel, the weights are what costs */
+    GROUP = 6,    /* panels a thread takes at a time */
+    KC_FEW = 256, /* with FEW rows: an expanded block stays in L1 */
+    FEW = 24,     /* up to this many rows: panel by panel, the weights are what costs */
 };
 
 struct lp_matmul_scratch {
@@ -256,7 +257,7 @@ void lp_matmul(float *const *y, const lp_matrix *const *w, int count, const floa
     p.kernels = env && env->kernels ? env->kernels : lp_kernels_best();
     p.pool = env ? env->pool : NULL;
     p.K = w[0]->cols + w[0]->cols % 2;
-    p.KC = p.fast ? KC_FAST : KC_EXACT;
+    p.KC = n <= FEW ? KC_FEW : p.fast ? KC_FAST : KC_EXACT;
     p.blocks = (p.K + p.KC - 1) / p.KC;
     p.tiles = (n + LP_TILE - 1) / LP_TILE;
     p.group = n == 1 ? 4 : n <= FEW ? 1 : GROUP;
