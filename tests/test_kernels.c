@@ -300,6 +300,26 @@ static void test_tiles(void)
                     }
 }
 
+/* Sums between 2^-126 - 2^-150 and 2^-126, where "below 2^-126" depends on how finely one looks: -m/16 * 2^-150 is added
+ * to 2^-126.  Rounded to 24 bits, as VDPBF16PS does, the larger m are below and become 0; the subnormal grid would round
+ * m up to 16 to 2^-126. */
+static void test_edge_of_flushing(void)
+{
+    for (int t = 0; t < n_tables; t++)
+        for (int m = 0; m <= 64; m++)
+            for (int sign = -1; sign <= 1; sign += 2) {
+                uint16_t x[2] = {lp_f32_to_bf16(0x1p-75f), 0}, w[64] = {0};
+                float y[32];
+                for (int i = 0; i < 32; i++) {
+                    w[2 * i] = lp_f32_to_bf16((float)(-sign * m) * 0x1p-79f);
+                    y[i] = (float)sign * FLT_MIN;
+                }
+                tables[t]->tile_fast(x, w, y, 32, 2, 1, true);
+                float want = m <= 8 ? (float)sign * FLT_MIN : copysignf(0, (float)sign);
+                for (int i = 0; i < 32; i++) CHECK(to_bits(y[i]) == to_bits(want));
+            }
+}
+
 /* K in one go, or cut anywhere with the sums carried on in y: the same bits.  And the numbers are the right ones. */
 static void test_tile_meaning(void)
 {
@@ -470,6 +490,7 @@ int main(void)
     test_rows();
     test_row_meaning();
     test_tiles();
+    test_edge_of_flushing();
     test_tile_meaning();
     test_panels();
     test_packing();
