@@ -132,19 +132,31 @@ static int column(int i)
     return i ^ 1;
 }
 
-/* 16-bit elements are copied pair by pair, 16 pairs of a row at a time so that both sides stay in L1. */
+static bool bad_bf16(uint32_t h)
+{
+    return (h & 0x7f80) == 0x7f80;
+}
+
+/* Pair by pair, 16 pairs of a row at a time so that both sides stay in L1. */
 static uint64_t pack_bf16(uint8_t *out, const uint8_t *src, size_t stride, int rows, int cols)
 {
     uint64_t bad = 0;
-    for (int k0 = 0; k0 < cols; k0 += 32)
-        for (int lane = 0; lane < rows; lane++)
-            for (int k = k0; k < cols && k < k0 + 32; k += 2) {
-                uint32_t pair = 0;
-                memcpy(&pair, src + lane * stride + 2 * (size_t)k, k + 1 < cols ? 4 : 2);
-                bad += (pair & 0x7f80) == 0x7f80;
-                bad += (pair & 0x7f800000) == 0x7f800000;
-                memcpy(out + (size_t)k * 64 + 4 * lane, &pair, 4);
+    int even = cols / 2 * 2;
+    for (int k0 = 0; k0 < even; k0 += 32)
+        for (int lane = 0; lane < rows; lane++) {
+            int end = even - k0 < 32 ? even : k0 + 32;
+            for (int k = k0; k < end; k += 2) {
+                uint32_t pair = u32_at(src + lane * stride + 2 * (size_t)k);
+                bad += (uint64_t)bad_bf16(pair) + bad_bf16(pair >> 16);
+                memcpy(out + (size_t)k * 64 + 4 * lane, &pair, sizeof pair);
             }
+        }
+    for (int lane = 0; even < cols && lane < rows; lane++) {
+        uint16_t last;
+        memcpy(&last, src + lane * stride + 2 * (size_t)even, sizeof last);
+        bad += bad_bf16(last);
+        memcpy(out + (size_t)even * 64 + 4 * lane, &last, sizeof last);
+    }
     return bad;
 }
 

@@ -159,7 +159,7 @@ static void test_row_meaning(void)
     for (int t = 0; t < n_tables; t++) {
         const lp_kernels *k = tables[t];
         fill(x, N, ORDINARY), fill(z, N, ORDINARY);
-        double sum = 0, top = -INFINITY;
+        double sum = 0, top = -HUGE_VAL;
         for (int i = 0; i < N; i++) sum += (double)x[i] * (double)x[i], top = fmax(top, (double)x[i]);
         CHECK_NEAR(k->sum_squares(x, N), sum, 1e-6 * sum); /* 7 additions in a chain, 4 folds: 11 * 2^-24 * sum */
         CHECK(k->sum_squares(x, 0) == 0 && k->exp_sum(x, 0, 0) == 0);
