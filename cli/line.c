@@ -1,7 +1,7 @@
 /* line.c - see line.h.
  *
- * While libedit reads, Ctrl-C is a key (the terminal's signal character is off) bound to a function that ends the line and
- * leaves a note; while the program computes, the terminal is as it was and Ctrl-C is the signal that cancels.
+ * While libedit reads, Ctrl-C is a character (the terminal sends no signal) that ends the line and leaves a note; while the
+ * program computes, the terminal is as it was and Ctrl-C is the signal that cancels.
  */
 #include "cli/line.h"
 
@@ -11,8 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <wchar.h>
 
-enum { REMEMBERED = 1000 };
+enum { REMEMBERED = 1000, CTRL_C = 3 };
 
 struct cli_line {
     char *prompt;
@@ -30,13 +31,25 @@ static char *show_prompt(EditLine *el)
     return l->prompt;
 }
 
-static unsigned char on_cancel_key(EditLine *el, int key)
+/* One character for libedit, decoded as the locale says; what cannot be decoded is skipped.  Ctrl-C becomes a newline. */
+static int next_character(EditLine *el, wchar_t *out)
 {
-    (void)key;
     cli_line *l = NULL;
+    mbstate_t state = {0};
     el_get(el, EL_CLIENTDATA, &l);
-    l->was_cancelled = true;
-    return CC_NEWLINE;
+    for (;;) {
+        char byte;
+        ssize_t got = read(STDIN_FILENO, &byte, 1);
+        if (got <= 0) return (int)got;
+        if (byte == CTRL_C) {
+            l->was_cancelled = true;
+            fputs("^C", stderr);
+            byte = '\n';
+        }
+        size_t used = mbrtowc(out, &byte, 1, &state);
+        if (used == (size_t)-1) state = (mbstate_t){0};
+        if (used == 0 || used == 1) return 1;
+    }
 }
 
 /* libedit decodes what is typed by the locale; where that knows no UTF-8, the C library's own does. */
@@ -60,8 +73,7 @@ static lp_status open_terminal(cli_line *l, lp_error *err)
     el_set(l->el, EL_EDITOR, "emacs");
     el_set(l->el, EL_HIST, history, l->past);
     el_set(l->el, EL_SETTY, "-d", "-isig", NULL);
-    el_set(l->el, EL_ADDFN, "lp-cancel", "throw the line away", on_cancel_key);
-    el_set(l->el, EL_BIND, "^C", "lp-cancel", NULL);
+    el_set(l->el, EL_GETCFN, next_character);
     el_set(l->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
     return LP_OK;
 }
@@ -115,10 +127,7 @@ static lp_status read_terminal(cli_line *l, const char **text, size_t *n, lp_err
     int count = 0;
     l->was_cancelled = false;
     const char *line = el_gets(l->el, &count);
-    if (l->was_cancelled || (count < 0 && errno == EINTR)) {
-        fputs("^C\n", stderr);
-        return LP_CANCELLED;
-    }
+    if (l->was_cancelled || (count < 0 && errno == EINTR)) return LP_CANCELLED;
     if (!line || count <= 0) {
         fputc('\n', stderr);
         return LP_STOPPED;

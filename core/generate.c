@@ -65,6 +65,7 @@ lp_status lp_generate_prompt(lp_session *s, const int *ids, size_t n, lp_error *
 
 static lp_status hold(loop *w, const char *text, size_t len, lp_error *err)
 {
+    if (!len) return LP_OK;
     if (!lp_grow((void **)&w->held, &w->held_capacity, w->n_held + len, 1))
         return lp_fail(err, LP_E_MEMORY, "no memory for %zu bytes of text", w->n_held + len);
     memcpy(w->held + w->n_held, text, len);
