@@ -78,7 +78,7 @@ static int on_token(const lp_generated *t, void *user)
 static lp_status print_answer(talk *w, const lp_generation *g, lp_error *err)
 {
     if (!w->c->json) {
-        bool ends_line = g->len > 0 && g->text[g->len - 1] == '\n';
+        bool ends_line = g->len > 0 && g->text[g->len - 1] == '\n' && g->finish != LP_FINISH_CANCELLED; /* "^C" */
         return cli_say("\n", ends_line ? 0 : 1, err);
     }
     json_t *j = json_object();
@@ -224,11 +224,11 @@ static lp_status converse(talk *w, lp_error *err)
     bool is_terminal = cli_line_is_terminal(w->line);
     if (is_terminal) lp_log(&w->c->env, LP_INFO, "/help lists the commands, Ctrl-D leaves");
     for (;;) {
+        if (is_terminal && cli_interrupted()) cli_forget_interrupt(); /* it came just after the last answer */
         lp_status st = one_exchange(w, err);
         if (st == LP_STOPPED) return LP_OK;
         if (st == LP_OK) continue;
         if (!is_terminal || w->said < 0) return st;
-        if (st == LP_CANCELLED) cli_forget_interrupt();
         if (st < 0) {
             lp_log(&w->c->env, LP_WARN, "%s", err->text);
             *err = (lp_error){0};

@@ -127,7 +127,7 @@ static lp_status read_terminal(cli_line *l, const char **text, size_t *n, lp_err
     int count = 0;
     l->was_cancelled = false;
     const char *line = el_gets(l->el, &count);
-    if (l->was_cancelled || (count < 0 && errno == EINTR)) return LP_CANCELLED;
+    if (l->was_cancelled || cli_interrupted() || (count < 0 && errno == EINTR)) return LP_CANCELLED;
     if (!line || count <= 0) {
         fputc('\n', stderr);
         return LP_STOPPED;

@@ -1,7 +1,7 @@
 /* `lapidary chat` as a person meets it, on a pseudo-terminal: Ctrl-C stops an answer and not the program, throws away a line
  * that is being typed, the arrow key brings back what was said, Ctrl-D leaves.
  *
- * Usage: test_chat_terminal PATH-OF-lapidary
+ * Usage: test_chat_terminal [PATH-OF-lapidary]
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* posix_openpt, mkdtemp, memmem */
@@ -14,9 +14,10 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 60000 };
+enum { PATIENCE_MS = 30000 };
 
 typedef struct terminal {
     int fd;
@@ -78,6 +79,36 @@ static bool wait_for(terminal *t, const char *text)
     }
 }
 
+/* libedit takes the terminal over after it has shown its prompt and gives it back after the line: keys in between would be
+ * the kernel's.  True when it has it (or has given it back), seen by who makes Ctrl-C a signal. */
+static bool wait_for_editor(const terminal *t, bool has_it)
+{
+    for (int i = 0; i < PATIENCE_MS; i++) {
+        struct termios mode;
+        if (tcgetattr(t->fd, &mode) == 0 && has_it == !(mode.c_lflag & ISIG)) return true;
+        usleep(1000);
+    }
+    return false;
+}
+
+static bool wait_for_prompt(terminal *t)
+{
+    return wait_for(t, "> ") && wait_for_editor(t, true);
+}
+
+/* Reads until the answer is under way: the newline that ended our line, and some text after it. */
+static bool wait_for_answer(terminal *t)
+{
+    if (!wait_for(t, "\n")) return false;
+    while (t->n < 8) {
+        struct pollfd p = {.fd = t->fd, .events = POLLIN};
+        ssize_t got = poll(&p, 1, PATIENCE_MS) == 1 ? read(t->fd, t->seen + t->n, sizeof t->seen - t->n) : -1;
+        if (got <= 0) return false;
+        t->n += (size_t)got;
+    }
+    return true;
+}
+
 static int exit_status(terminal *t)
 {
     int status = -1;
@@ -106,10 +137,10 @@ static bool make_model(const char *lapidary, const char *dir)
 int main(int argc, char **argv)
 {
     char dir[] = "/tmp/lp_chat_XXXXXX", command[128];
-    if (argc != 2) return 2;
+    char *lapidary = argc > 1 ? argv[1] : (char[]){LP_BUILD_DIR "/lapidary"};
     signal(SIGPIPE, SIG_IGN);
-    CHECK(mkdtemp(dir) != NULL && make_model(argv[1], dir));
-    char *const chat[] = {argv[1],
+    CHECK(mkdtemp(dir) != NULL && make_model(lapidary, dir));
+    char *const chat[] = {lapidary,
                           (char[]){"chat"},
                           (char[]){"-m"},
                           dir,
@@ -124,34 +155,36 @@ int main(int argc, char **argv)
                           NULL};
     static terminal t;
     start(&t, chat);
-    CHECK(wait_for(&t, "> "));
+    CHECK(wait_for_prompt(&t));
     type(&t, "/tokens\n");
-    CHECK(wait_for(&t, "0 of 8192") && wait_for(&t, "> "));
+    CHECK(wait_for(&t, "0 of 8192") && wait_for_prompt(&t));
 
     type(&t, "hello there\n");
-    CHECK(wait_for(&t, "hello there")); /* the echo */
-    usleep(300 * 1000);
+    CHECK(wait_for(&t, "hello there") && wait_for_editor(&t, false) && wait_for_answer(&t)); /* after the echo */
+    t.n = 0; /* what was said may look like a prompt */
     type(&t, "\003");
-    CHECK(wait_for(&t, "> ")); /* the answer ended, the program did not */
+    CHECK(wait_for_prompt(&t)); /* the answer ended, the program did not */
     type(&t, "/tokens\n");
     CHECK(wait_for(&t, " of 8192"));
     const char *digits = t.before + strlen(t.before);
     while (digits > t.before && digits[-1] >= '0' && digits[-1] <= '9') digits--;
-    CHECK(atoi(digits) > 10 && atoi(digits) < 8000); /* something was said, and not until the context was full */
-    CHECK(wait_for(&t, "> "));
+    CHECK(atoi(digits) > 12 && atoi(digits) < 8000); /* something was said, and not until the context was full */
+    CHECK(wait_for_prompt(&t));
 
     type(&t, "/exit now\003");
-    CHECK(wait_for(&t, "^C") && wait_for(&t, "> ")); /* the line was thrown away */
-    type(&t, "\033[A\n");                            /* up: the last line that was entered */
-    CHECK(wait_for(&t, "/tokens") && wait_for(&t, " of 8192") && wait_for(&t, "> "));
+    CHECK(wait_for(&t, "^C") && wait_for_prompt(&t)); /* the line was thrown away */
+    type(&t, "\033[A\n");                             /* up: the last line that was entered */
+    CHECK(wait_for(&t, "/tokens") && wait_for(&t, " of 8192") && wait_for_prompt(&t));
 
     type(&t, "and again\n");
-    CHECK(wait_for(&t, "and again"));
-    usleep(100 * 1000);
+    CHECK(wait_for(&t, "and again") && wait_for_editor(&t, false) && wait_for_answer(&t));
+    t.n = 0;
     type(&t, "\003");
-    CHECK(wait_for(&t, "> ")); /* a second time: Ctrl-C was armed anew */
+    CHECK(wait_for_prompt(&t)); /* a second time: Ctrl-C was armed anew */
     type(&t, "\004");
-    CHECK(exit_status(&t) == 0);
+    int status = exit_status(&t);
+    if (status) fprintf(stderr, "exit status %d\n", status);
+    CHECK(status == 0);
     snprintf(command, sizeof command, "rm -rf %s", dir);
     CHECK(system(command) == 0);
     return check_done();
