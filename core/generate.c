@@ -68,7 +68,7 @@ static lp_status hold(loop *w, const char *text, size_t len, lp_error *err)
     if (!len) return LP_OK;
     if (!lp_grow((void **)&w->held, &w->held_capacity, w->n_held + len, 1))
         return lp_fail(err, LP_E_MEMORY, "no memory for %zu bytes of text", w->n_held + len);
-    memcpy(w->held + w->n_held, text, len);
+    if (len) memcpy(w->held + w->n_held, text, len); /* nothing held and nothing new: both may be NULL */
     w->n_held += len;
     return LP_OK;
 }

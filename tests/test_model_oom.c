@@ -26,7 +26,7 @@ static lp_status live(lp_session *s, lp_session **fork, lp_error *err)
 {
     static const int ids[80] = {2, 3, 5};
     static float row[64];
-    lp_tape t = {.x = row, .n_layers = 1, .n_pos = 1, .width = 64};
+    static lp_tape t = {.x = row, .n_layers = 1, .n_pos = 1, .width = 64}; /* borrowed until the session is gone */
     int handle = lp_session_hook(s, lp_tap(LP_LOGITS, LP_WHOLE_MODEL, &t), err);
     if (handle < 0) return (lp_status)handle;
     LP_TRY(lp_session_eval(s, ids, 80, err));
