@@ -44,8 +44,8 @@ typedef struct lp_kernels {
     void (*tile_bf16)(const float *x, const uint16_t *w, float *y, size_t ldy, int kc, int rows, bool load);
     /* Fast: x [kc/2][rows][2] bf16, w as tile_bf16.  Odd product then even, each an FMA with denormals flushed. */
     void (*tile_fast)(const uint16_t *x, const uint16_t *w, float *y, size_t ldy, int kc, int rows, bool load);
-    /* kc columns (a multiple of the format's group) of a panel, from its column k0, widened to f32 [kc][32] odd first
-     * (exactly the dequantised values), or rounded to bf16 [kc/2][32][2] for tile_fast. */
+    /* kc columns of a panel, from its column k0 (both multiples of 32; of 2 for formats without scales), widened to f32
+     * [kc][32] odd first (exactly the dequantised values), or rounded to bf16 [kc/2][32][2] for tile_fast. */
     void (*expand_f32)(lp_panel format, const void *panel, int k0, int kc, float *out);
     void (*expand_bf16)(lp_panel format, const void *panel, int k0, int kc, uint16_t *out);
     /* One row of x (packed odd first) against `n_panels` whole panels, panel_bytes apart: y[32 * n_panels].
