@@ -1,7 +1,9 @@
-#!/usr/bin/env python3
 """Sampling goldens: processed distributions from Hugging Face's processors and warpers, and from llama.cpp's samplers.
 
-    python make_sampler_goldens.py OUT            (torch, transformers 5, numpy, llama-cpp-python 0.3.36)
+    python make_sampler_goldens.py OUT
+    python make_sampler_goldens.py --check OUT    compares with what is there instead of writing
+
+Needs torch, transformers 5, numpy, llama-cpp-python 0.3.36.
 
 OUT is text, one case after another:
 
@@ -15,6 +17,7 @@ ORDER is hf or llama.  Logits are soft-capped, as Gemma 2's are; some cases are 
 the edge of the nucleus, where neither library defines which token stays.
 """
 import ctypes
+import io
 import sys
 
 import llama_cpp as lc
@@ -103,7 +106,8 @@ def main():
         "ties": lambda: np.round(rng.normal(0, 2, 64) * 2).astype(np.float32) / 2,
     }
     n = 0
-    with open(sys.argv[1], "w") as f:
+    check = sys.argv[1] == "--check"
+    with io.StringIO() if check else open(sys.argv[1], "w") as f:
         for order, run in (("hf", hugging_face), ("llama", llama_cpp)):
             for shape, make in shapes.items():
                 for k, change in enumerate(settings[order]):
@@ -123,6 +127,9 @@ def main():
                     f.write("logits" + "".join(" %.9g" % v for v in z) + "\n")
                     f.write("kept" + "".join(" %d %.12g" % k for k in kept) + "\n")
                     n += 1
+        if check:
+            with open(sys.argv[2]) as there:
+                assert f.getvalue() == there.read(), "the committed file is not what this script makes"
     print(n, "cases")
 
 
