@@ -15,13 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_BEST = 64, BEST_GROWTH = 8 }; /* how many of the best top-p looks at first, and then times this */
+enum { BUCKETS = 1 << 11, BUCKET_SHIFT = 20 }; /* of positive floats by their bits: eight to a power of two */
 
 struct lp_sampler {
     lp_sample_options o;
     int vocab;
     lp_bias *bias;
     float *score;    /* [vocab] */
+    float *weight;   /* [vocab] exp(score) */
     int *count;      /* [vocab] all zero between calls */
     lp_scored *best; /* [vocab] */
     int *ids;        /* [vocab] the distribution */
@@ -82,11 +83,12 @@ lp_status lp_sampler_new(lp_sampler **out, int vocab, const lp_sample_options *o
     s->vocab = vocab;
     s->bias = lp_calloc(n_bias, sizeof *s->bias);
     s->score = lp_calloc((size_t)vocab, sizeof *s->score);
+    s->weight = lp_calloc((size_t)vocab, sizeof *s->weight);
     s->count = lp_calloc((size_t)vocab, sizeof *s->count);
     s->best = lp_calloc((size_t)vocab, sizeof *s->best);
     s->ids = lp_calloc((size_t)vocab, sizeof *s->ids);
     s->p = lp_calloc((size_t)vocab, sizeof *s->p);
-    if (!s->bias || !s->score || !s->count || !s->best || !s->ids || !s->p) {
+    if (!s->bias || !s->score || !s->weight || !s->count || !s->best || !s->ids || !s->p) {
         lp_sampler_free(s);
         return lp_fail(err, LP_E_MEMORY, "no memory for a sampler over %d tokens", vocab);
     }
@@ -101,6 +103,7 @@ void lp_sampler_free(lp_sampler *s)
     if (!s) return;
     free(s->bias);
     free(s->score);
+    free(s->weight);
     free(s->count);
     free(s->best);
     free(s->ids);
@@ -172,14 +175,26 @@ int lp_top_k(lp_scored *out, int k, const float *x, int n)
     return k;
 }
 
+/* exp(x - max), the bits of lp_expf whichever table this CPU runs. */
+static void exp_all(float *out, const float *x, int n, float max)
+{
+    memcpy(out, x, (size_t)n * sizeof *out);
+    lp_kernels_best()->exp_sum(out, n, max);
+}
+
 double lp_log_sum_exp(const float *x, int n)
 {
-    float max = -INFINITY;
+    enum { CHUNK = 512 };
+    float e[CHUNK], max = -INFINITY;
     for (int i = 0; i < n; i++)
         if (x[i] > max || isnan(x[i])) max = x[i];
     if (!isfinite(max)) return (double)max;
     double sum = 0;
-    for (int i = 0; i < n; i++) sum += (double)lp_expf(x[i] - max);
+    for (int at = 0; at < n; at += CHUNK) {
+        int k = n - at < CHUNK ? n - at : CHUNK;
+        exp_all(e, x + at, k, max);
+        for (int i = 0; i < k; i++) sum += (double)e[i];
+    }
     return (double)max + log(sum);
 }
 
@@ -227,24 +242,42 @@ static lp_scored cut_rank(lp_sampler *s)
     return cut;
 }
 
-/* Where the nucleus ends: the best are fetched in growing helpings, since it is small for any model that knows
- * something. */
+static int bucket_of(float weight)
+{
+    uint32_t bits;
+    memcpy(&bits, &weight, sizeof bits);
+    return (int)(bits >> BUCKET_SHIFT);
+}
+
+static int by_rank(const void *a, const void *b)
+{
+    return before(*(const lp_scored *)a, *(const lp_scored *)b) ? -1 : 1;
+}
+
+/* Where the nucleus ends.  A histogram of the weights tells below which no token of it can lie, so that only a few more
+ * tokens than it has are ever sorted. */
 static lp_scored cut_mass(lp_sampler *s, lp_scored cut)
 {
-    double total = 0, mass = 0;
-    for (int i = 0; i < s->vocab; i++)
-        if (stays(cut, s->score[i], i)) total += (double)lp_expf(s->score[i]);
-    double want = s->o.top_p * total;
-    int at = 0, n = 0;
-    for (int k = FIRST_BEST; n<s->vocab; k = k> s->vocab / BEST_GROWTH ? s->vocab : k * BEST_GROWTH) {
-        n = lp_top_k(s->best, k, s->score, s->vocab);
-        for (; at < n; at++) {
-            if (!stays(cut, s->best[at].score, s->best[at].id)) return cut;
-            if (mass >= want) return s->best[at - 1];
-            mass += (double)lp_expf(s->best[at].score);
-        }
+    double bucket[BUCKETS] = {0}, total = 0, mass = 0;
+    for (int i = 0; i < s->vocab; i++) {
+        if (!stays(cut, s->score[i], i)) continue;
+        total += (double)s->weight[i];
+        bucket[bucket_of(s->weight[i])] += (double)s->weight[i];
     }
-    return cut;
+    double want = s->o.top_p * total;
+    int least = BUCKETS;
+    while (least > 0 && mass < want) mass += bucket[--least];
+    if (least > 0) least--; /* the sums below are rounded in another order: one bucket to spare */
+    int n = 0;
+    for (int i = 0; i < s->vocab; i++)
+        if (bucket_of(s->weight[i]) >= least && stays(cut, s->score[i], i)) s->best[n++] = (lp_scored){i, s->score[i]};
+    qsort(s->best, (size_t)n, sizeof *s->best, by_rank);
+    mass = 0;
+    for (int i = 0; i < n; i++) {
+        if (mass >= want) return s->best[i - 1];
+        mass += (double)s->weight[s->best[i].id];
+    }
+    return n < s->vocab && n > 0 && least > 0 ? s->best[n - 1] : cut;
 }
 
 /* Everything inside the cut and min-p, in the order of ids, normalised. */
@@ -255,7 +288,7 @@ static int collect(lp_sampler *s, lp_scored cut)
     int n = 0;
     for (int i = 0; i < s->vocab; i++) {
         if (!stays(cut, s->score[i], i)) continue;
-        float w = lp_expf(s->score[i]);
+        float w = s->weight[i];
         if ((double)w < o->min_p) continue;
         if (o->order == LP_ORDER_LLAMA) w = lp_expf((float)((double)s->score[i] / o->temperature));
         if (w == 0) continue;
@@ -289,6 +322,7 @@ lp_status lp_sampler_distribution(lp_distribution *out, lp_sampler *s, const flo
         return LP_OK;
     }
     centre(s->score, s->vocab, s->score[best], o->order == LP_ORDER_HF ? o->temperature : 1);
+    exp_all(s->weight, s->score, s->vocab, 0);
     lp_scored cut = {INT_MAX, -INFINITY};
     if (o->top_k > 0 && o->top_k < s->vocab) cut = cut_rank(s);
     if (o->top_p > 0 && o->top_p < 1) cut = cut_mass(s, cut);

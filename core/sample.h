@@ -61,7 +61,7 @@ lp_sample_options lp_sample_llama(void);
 
 typedef struct lp_sampler lp_sampler; /* options and scratch; one thread at a time */
 
-/* LP_E_RANGE for options that make no sense.  Takes about 24 bytes per vocabulary entry, all of it here. */
+/* LP_E_RANGE for options that make no sense.  Takes about 28 bytes per vocabulary entry, all of it here. */
 lp_status lp_sampler_new(lp_sampler **out, int vocab, const lp_sample_options *o, lp_error *err);
 void lp_sampler_free(lp_sampler *s); /* NULL is fine */
 const lp_sample_options *lp_sampler_options(const lp_sampler *s);
