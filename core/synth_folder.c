@@ -48,12 +48,8 @@ static lp_status visit(const char *path, char *foreign, size_t n, lp_error *err)
             if (!of_checkpoint(e->d_name)) snprintf(foreign, n, "%s", e->d_name);
             continue;
         }
-        char *file = lp_path_join(path, e->d_name);
-        if (!file)
-            st = lp_fail(err, LP_E_MEMORY, "out of memory removing %s", path);
-        else if (unlink(file) < 0)
-            st = lp_fail(err, LP_E_IO, "%s: %s", file, strerror(errno));
-        free(file);
+        if (unlinkat(dirfd(d), e->d_name, 0) < 0) /* takes no memory: it must work when there is none */
+            st = lp_fail(err, LP_E_IO, "%s/%s: %s", path, e->d_name, strerror(errno));
     }
     closedir(d);
     if (!foreign && st == LP_OK && rmdir(path) < 0) st = lp_fail(err, LP_E_IO, "%s: %s", path, strerror(errno));
@@ -182,8 +178,10 @@ static lp_status write_tokenizer(const char *dir, const lp_synth_options *o, con
     lp_status st = o->tokenizer ? lp_read_file(&bytes, &n, o->tokenizer, (size_t)64 << 20, err)
                                 : lp_synth_spm(&bytes, &n, vocab, err);
     if (st < 0) goto out;
-    st = LP_E_MEMORY;
-    if (!(path = lp_path_join(dir, "tokenizer.model"))) goto out;
+    if (!(path = lp_path_join(dir, "tokenizer.model"))) {
+        st = lp_fail(err, LP_E_MEMORY, "out of memory for tokenizer.model");
+        goto out;
+    }
     f = fopen(path, "we");
     st = f && fwrite(bytes, 1, n, f) == n ? LP_OK : LP_E_IO;
     if (f && fclose(f) != 0) st = LP_E_IO;
@@ -274,6 +272,25 @@ static lp_status fill_folder(const char *dir, lp_synth_stream *s, const lp_synth
     return write_weights(dir, s, p, err);
 }
 
+/* Beside `path`, with the mode that the umask gives (mkdtemp would keep everybody else out). */
+static lp_status make_temporary(char **out, const char *path, lp_error *err)
+{
+    enum { TRIES = 100 };
+    int len = (int)strlen(path);
+    while (len > 1 && path[len - 1] == '/') len--;
+    for (int i = 0; i < TRIES; i++) {
+        char *name = lp_format("%.*s.%ld-%d.tmp", len, path, (long)getpid(), i);
+        if (!name) return lp_fail(err, LP_E_MEMORY, "out of memory for %s", path);
+        if (mkdir(name, 0777) == 0) {
+            *out = name;
+            return LP_OK;
+        }
+        free(name);
+        if (errno != EEXIST) break;
+    }
+    return lp_fail(err, LP_E_IO, "%s: cannot make a folder there: %s", path, strerror(errno));
+}
+
 /* From its temporary name to `path`, in place of what was there. */
 static lp_status settle(const char *from, const char *path, int replace, lp_error *err)
 {
@@ -286,16 +303,8 @@ static lp_status settle(const char *from, const char *path, int replace, lp_erro
 lp_status lp_synth_folder_write(const char *path, lp_synth_stream *s, const lp_synth_plan *p, const lp_tokenizer *vocab,
                                 lp_error *err)
 {
-    int len = (int)strlen(path);
-    char *temporary;
-    while (len > 1 && path[len - 1] == '/') len--;
-    if (!(temporary = lp_format("%.*s.unfinished-XXXXXX", len, path)))
-        return lp_fail(err, LP_E_MEMORY, "out of memory for %s", path);
-    if (!mkdtemp(temporary)) {
-        lp_status st = lp_fail(err, LP_E_IO, "%s: %s", temporary, strerror(errno));
-        free(temporary);
-        return st;
-    }
+    char *temporary = NULL;
+    LP_TRY(make_temporary(&temporary, path, err));
     lp_status st = fill_folder(temporary, s, p, vocab, err);
     if (st == LP_OK) st = settle(temporary, path, s->o->replace, err);
     if (st != LP_OK) visit(temporary, NULL, 0, NULL);

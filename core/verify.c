@@ -47,8 +47,8 @@ typedef struct watch {
     float *row;                          /* of the reference */
     size_t capacity;                     /* of row           */
     int seen[LP_N_SITES][LP_MAX_LAYERS]; /* rows compared    */
-    lp_status st;
-    lp_error *err;
+    lp_status st;                        /* of the hook, and why: the session only says that a hook stopped it */
+    lp_error why;
 } watch;
 
 static double finish(double difference, double size)
@@ -93,7 +93,7 @@ static lp_status keep(watch *w, const lp_act *act, int pos, double error)
 {
     lp_site_errors *s = &w->errors->site[act->site];
     if (!lp_grow((void **)&s->rows, &s->capacity, s->n + 1, sizeof *s->rows))
-        return lp_fail(w->err, LP_E_MEMORY, "out of memory for %zu errors", s->n);
+        return lp_fail(&w->why, LP_E_MEMORY, "out of memory for %zu errors", s->n);
     if (!s->n || error > s->worst) {
         s->worst = error;
         s->worst_layer = act->layer;
@@ -104,11 +104,11 @@ static lp_status keep(watch *w, const lp_act *act, int pos, double error)
     return LP_OK;
 }
 
-static lp_status check_shape(const watch *w, const lp_tensor *x, size_t per_row)
+static lp_status check_shape(watch *w, const lp_tensor *x, size_t per_row)
 {
     char shape[128];
     if (x->type == LP_F32 && x->bytes == (uint64_t)w->n * per_row * sizeof(float)) return LP_OK;
-    return lp_fail(w->err, LP_E_SHAPE, "%s: %s is %s %s, expected F32 with %d rows of %zu", w->label, x->name,
+    return lp_fail(&w->why, LP_E_SHAPE, "%s: %s is %s %s, expected F32 with %d rows of %zu", w->label, x->name,
                    x->type_name, lp_tensor_shape_text(x, shape, sizeof shape), w->n, per_row);
 }
 
@@ -124,11 +124,11 @@ static lp_status compare(watch *w, const lp_act *act)
     size_t theirs = keys ? (size_t)act->heads * (size_t)w->n : ours;
     LP_TRY(check_shape(w, x, theirs));
     if (!lp_grow((void **)&w->row, &w->capacity, theirs, sizeof *w->row))
-        return lp_fail(w->err, LP_E_MEMORY, "out of memory for a row of %zu", theirs);
+        return lp_fail(&w->why, LP_E_MEMORY, "out of memory for a row of %zu", theirs);
     for (int r = 0; r < act->rows; r++) {
         int pos = act->pos + r;
         size_t bytes = theirs * sizeof *w->row;
-        LP_TRY(lp_tensors_read(w->reference, x, (uint64_t)pos * bytes, w->row, bytes, w->err));
+        LP_TRY(lp_tensors_read(w->reference, x, (uint64_t)pos * bytes, w->row, bytes, &w->why));
         const float *a = act->x + (size_t)r * ours;
         LP_TRY(keep(w, act, pos, keys ? keys_error(w, act, pos, a, w->row) : row_error(a, w->row, ours)));
         w->seen[act->site][act->layer < 0 ? 0 : act->layer]++;
@@ -176,7 +176,7 @@ static lp_status read_ids(int **ids, int *n, const lp_tensors *t, const char *na
 }
 
 /* What the reference holds must have been met, row by row: a site that never fires would look perfect. */
-static lp_status check_seen(const watch *w)
+static lp_status check_seen(const watch *w, lp_error *err)
 {
     size_t k = strlen(w->prefix);
     int compared = 0;
@@ -188,26 +188,28 @@ static lp_status check_seen(const watch *w)
         if (lp_site_parse(name + k, &site, &layer, NULL) != LP_OK) continue;
         int rows = w->seen[site][layer < 0 || layer >= LP_MAX_LAYERS ? 0 : layer];
         if (rows != w->n)
-            return lp_fail(w->err, LP_E_SHAPE, "%s: %s: the model showed %d of %d rows; is it the same model?",
-                           w->label, name, rows, w->n);
+            return lp_fail(err, LP_E_SHAPE, "%s: %s: the model showed %d of %d rows; is it the same model?", w->label,
+                           name, rows, w->n);
         compared++;
     }
     if (compared) return LP_OK;
-    return lp_fail(w->err, LP_E_NOT_FOUND, "%s: the reference holds no site under \"%s\"", w->label, w->prefix);
+    return lp_fail(err, LP_E_NOT_FOUND, "%s: the reference holds no site under \"%s\"", w->label, w->prefix);
 }
 
-static lp_status run(watch *w, const lp_model *m, const int *ids, const lp_session_options *o, const lp_env *env)
+static lp_status run(watch *w, const lp_model *m, const int *ids, const lp_session_options *o, const lp_env *env,
+                     lp_error *err)
 {
     lp_session *s = NULL;
-    lp_status st = lp_session_new(&s, m, o, env, w->err);
+    lp_status st = lp_session_new(&s, m, o, env, err);
     for (int site = 0; st == LP_OK && site < LP_N_SITES; site++) {
         int layer = lp_site_has_layer((lp_site)site) ? LP_EVERY_LAYER : LP_WHOLE_MODEL;
-        int handle = lp_session_hook(s, (lp_hook){(lp_site)site, layer, false, on_site, w}, w->err);
+        int handle = lp_session_hook(s, (lp_hook){(lp_site)site, layer, false, on_site, w}, err);
         if (handle < 0) st = (lp_status)handle;
     }
-    if (st == LP_OK) st = lp_session_eval(s, ids, (size_t)w->n, w->err);
+    if (st == LP_OK) st = lp_session_eval(s, ids, (size_t)w->n, err);
     lp_session_free(s);
-    return st == LP_STOPPED ? w->st : st;
+    if (st != LP_STOPPED) return st;
+    return lp_fail(err, w->st, "%s", w->why.text);
 }
 
 lp_status lp_errors_measure(lp_errors *e, const char *label, const lp_model *m, const lp_tensors *reference,
@@ -217,10 +219,10 @@ lp_status lp_errors_measure(lp_errors *e, const char *label, const lp_model *m, 
     int *ids = NULL;
     watch *w = lp_calloc(1, sizeof *w); /* its table of rows is large for a stack */
     if (!w) return lp_fail(err, LP_E_MEMORY, "out of memory");
-    *w = (watch){e, label, prefix, &m->config, reference, .err = err};
+    *w = (watch){e, label, prefix, &m->config, reference};
     lp_status st = read_ids(&ids, &w->n, reference, ids_name, err);
-    if (st == LP_OK) st = run(w, m, ids, o, env);
-    if (st == LP_OK) st = check_seen(w);
+    if (st == LP_OK) st = run(w, m, ids, o, env, err);
+    if (st == LP_OK) st = check_seen(w, err);
     free(w->row);
     free(w);
     free(ids);
