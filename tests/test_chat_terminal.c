@@ -27,14 +27,14 @@ typedef struct terminal {
     char before[32]; /* the end of what stood before the text last waited for */
 } terminal;
 
-/* A process of its own session, with the other end of the terminal as 0, 1 and 2. */
-static void start(terminal *t, char *const argv[])
+/* A process of its own session, with the other end of the terminal as 0, 1 and 2.  False: this system gives none. */
+static bool start(terminal *t, char *const argv[])
 {
     t->n = 0;
     t->fd = posix_openpt(O_RDWR | O_NOCTTY);
-    CHECK(t->fd >= 0 && grantpt(t->fd) == 0 && unlockpt(t->fd) == 0);
+    if (t->fd < 0 || grantpt(t->fd) != 0 || unlockpt(t->fd) != 0 || !ptsname(t->fd)) return false;
     t->pid = fork();
-    if (t->pid != 0) return;
+    if (t->pid != 0) return true;
     setsid();
     int fd = open(ptsname(t->fd), O_RDWR); /* becomes the controlling terminal */
     for (int i = 0; i <= 2; i++) dup2(fd, i);
@@ -154,7 +154,10 @@ int main(int argc, char **argv)
                           (char[]){"1"},
                           NULL};
     static terminal t;
-    start(&t, chat);
+    if (!start(&t, chat)) {
+        printf("skipped: no pseudo-terminal to be had here (is /dev/pts mounted?)\n");
+        return 77;
+    }
     CHECK(wait_for_prompt(&t));
     type(&t, "/tokens\n");
     CHECK(wait_for(&t, "0 of 8192") && wait_for_prompt(&t));
