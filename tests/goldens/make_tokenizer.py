@@ -131,13 +131,13 @@ def dictionary(path):
             yield line
 
 
-def train(sentences):
+def train(sentences, pieces=VOCAB, coverage=1.0):
     model = io.BytesIO()
     spm.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences), model_writer=model, model_type="bpe", vocab_size=VOCAB,
+        sentence_iterator=iter(sentences), model_writer=model, model_type="bpe", vocab_size=pieces,
         normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False, byte_fallback=True,
         split_digits=True, split_by_unicode_script=True, split_by_number=True, split_by_whitespace=True,
-        allow_whitespace_only_pieces=True, character_coverage=1.0, max_sentence_length=16384, num_threads=1,
+        allow_whitespace_only_pieces=True, character_coverage=coverage, max_sentence_length=16384, num_threads=1,
         pad_id=0, eos_id=1, bos_id=2, unk_id=3, pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>", unk_piece="<unk>",
         user_defined_symbols=FIRST + LAST, minloglevel=2)
     return pb.ModelProto.FromString(model.getvalue())
