@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+"""The recipe of the embedded models (data/recipe) on a corpus of a few pages, without network or compiler.
+
+What is checked is what a training run relies on and would not show by its losses: the readers of the odd formats on
+files made here, that the split keeps training and held-out text apart, Gemma's ids in the tokenizer, the chunked loss
+against autograd of the plain one, that a run stopped and gone on with equals one that was not, that the model is
+transformers' model beyond its sliding window, and that the n-gram baseline is a distribution.
+"""
+import gzip
+import json
+import pathlib
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+
+import numpy as np
+import torch
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "data" / "recipe"
+sys.path.insert(0, str(RECIPE))
+
+import corpus  # noqa: E402
+import data  # noqa: E402
+import dialogue  # noqa: E402
+import export  # noqa: E402
+import model as gemma  # noqa: E402
+import ngram  # noqa: E402
+import policies  # noqa: E402
+import readers  # noqa: E402
+import synth  # noqa: E402
+import train  # noqa: E402
+
+PIECES = 900
+FACTS = {"glosses": [("lamp", "noun", "a thing that gives light")],
+         "countries": [("Norway", "Oslo", "northern Europe", "Norwegian")], "verses": ["And there was light."]}
+
+
+def check(condition, what):
+    if not condition:
+        raise SystemExit(f"FAILED: {what}")
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def test_readers(folder):
+    def charsxp(text):
+        return struct.pack(">Ii", 0x00040009, len(text.encode())) + text.encode()
+
+    lines = ["CHAPTER I", ""] + [f"Line {i} of it \u2014 \u201cyes\u201d." for i in range(1200)] + ["", "CHAPTER II",
+                                                                                                    "", "Short."]
+    block = b"X\n\0\0" + b"".join(charsxp(x) for x in lines)
+    packed = zlib.compress(block)
+    write(folder / "r" / "Rdata.rdb", struct.pack(">I", len(block)) + packed)
+    chapters = list(readers.novels(folder / "r"))
+    check(len(chapters) == 2 and chapters[0].startswith('CHAPTER I\n\nLine 0 of it -- "yes". Line 1') and chapters[1] == "CHAPTER II\n\nShort.", "R data")
+
+    text = ('<chapter osisID="Gen.1" sID="g1"/><title type="chapter">Genesis 1</title><verse><w lemma="strong:H1">In the beginning</w><note>gloss</note> God.</verse>'
+            '<chapter osisID="Gen.2" sID="g2"/><title>2</title><verse>Thus \u201cit\u201d was &amp; is.</verse>')
+    for testament in ("ot", "nt"):
+        z = zlib.compress(text.encode())
+        write(folder / "s" / (testament + ".bzs"),
+              struct.pack("<III", 0, 0, 0) + struct.pack("<III", 0, len(z), len(text.encode())))
+        write(folder / "s" / (testament + ".bzz"), z)
+    check(list(readers.scripture(folder / "s")) == ["In the beginning God.", 'Thus "it" was & is.'] * 2, "SWORD zText")
+
+    sense = '00001740 03 n 02 wild_ox 0 aurochs(a) 0 001 @ 00001930 n 0000 | a big animal; "it ran"  \n'
+    for part in ("noun", "verb", "adj", "adv"):
+        write(folder / "w" / "wordnet" / ("data." + part), "  1 the licence\n" + sense)
+    check(next(readers.senses(folder / "w")) == (["wild ox", "aurochs"], "noun", 'a big animal; "it ran"'), "WordNet")
+
+    write(folder / "c" / "europe" / "no.json",
+          json.dumps({"Geography": {"Location": {"text": "north"}},
+                                                           "Government": {"Country name": {"conventional short form": {"text": "Norway"}}}}))
+    check(list(readers.countries(folder / "c")) == ["Norway\n\nGEOGRAPHY\nLocation: north\n\nGOVERNMENT\nconventional short form: Norway"], "the Factbook")
+    jargon = "head\n\nfoo\n /foo/\n\n    A word,\n    {bar} like.\n\nbaz\n n.\n\n    Another word, which is here to be long enough for a page of it.\n"
+    write(folder / "j" / "jargon.dict.dz", gzip.compress((jargon + "x").encode()))
+    check(list(readers.hackers(folder / "j"))[0].startswith("baz n.\nAnother word"), "the Jargon File")
+
+
+def documents():
+    """A corpus of a few pages for every register."""
+    rng = random.Random(1)
+    words = "the of and a ship whale lamp king said unto sea house they went over hill light gentle lady".split()
+    natural = [" ".join(rng.choice(words) for _ in range(rng.randint(60, 200))).capitalize() + "." for _ in range(60)]
+    speaker = dialogue.Dialogues(rng, FACTS)
+    made = {"recipes": lambda: synth.recipe(rng), "weather": lambda: synth.bulletin(rng),
+            "stories": lambda: synth.story(rng),
+            "dialogues": lambda: dialogue.turns(speaker.dialogue()),
+            "policies": lambda: (lambda x: x[0] + ("Yes" if x[1] else "No"))(policies.Examples(rng, False).draw())}
+    return {r: [made[r]() for _ in range(60)] if r in made else natural for r in corpus.REGISTERS}
+
+
+def test_corpus(work):
+    counts = {}
+    for register, texts in documents().items():
+        kept, held = corpus.split(texts)
+        check(held and not set(kept) & set(held) and len(kept) + len(held) == len(texts), f"split of {register}")
+        corpus.save(work, register, {"train": kept, "held": held}, counts)
+    a, b = (synth.story(random.Random(7)) for _ in range(2))
+    check(a == b and "{" not in a and "[" not in a, "a seeded story")
+    scenes = policies.scenes()
+    check(len(scenes) == len({s[0] for s in scenes}), "no scene twice")
+    trained, held = (policies.Examples(random.Random(2), h) for h in (False, True))
+    check(not {s[0] for p in policies.POLICIES for s in trained.bad[p]} & {s[0] for p in policies.POLICIES for s in held.bad[p]}, "held-out scenes are not trained on")
+
+
+def test_tokenizer(work):
+    subprocess.run([sys.executable, RECIPE / "tokenizer.py", "--work", work, "--pieces", str(PIECES), "--characters",
+                    "200000"], check=True, stdout=subprocess.DEVNULL)
+    import sentencepiece as spm
+    sp = spm.SentencePieceProcessor(model_file=str(work / "tokenizer" / "tokenizer.model"))
+    check(sp.vocab_size() == PIECES and sp.piece_to_id("<start_of_turn>") == 106 and sp.piece_to_id("\n") == 108 and sp.piece_to_id("<0x00>") == 217, "Gemma's ids")
+    check(sp.piece_to_id("<unused99>") == PIECES - 1, "the last piece")
+    text = corpus.load(work, "held", "dialogues")[0]
+    tokens = data.read(work, "held", "dialogues")
+    check(tokens[0] == 2 and tokens[1] == 106 and sp.decode(tokens[1:list(tokens).index(1)].tolist()) == text,
+          "held-out tokens")
+
+
+def small(dtype=torch.float32):
+    shape = train.SHAPES["tiny"]
+    torch.manual_seed(3)
+    net = gemma.Gemma2(gemma.Shape(**{**vars(shape), "vocab_size": PIECES}), dtype)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(torch.randn_like(p) * 0.05)      # norms at 0 would hide a missing 1 + w
+    return net
+
+
+def test_model():
+    net = small()
+    ids = torch.randint(3, PIECES, (3, 65))
+    weights = torch.rand(3, 64)
+    plain = torch.nn.functional.cross_entropy(net(ids[:, :-1]).reshape(-1, PIECES), ids[:, 1:].reshape(-1),
+                                              reduction="none")
+    plain = (plain * (weights / weights.sum()).reshape(-1)).sum()
+    plain.backward()
+    wanted = {n: p.grad.clone() for n, p in net.named_parameters()}
+    net.zero_grad()
+    gemma.CappedLoss.CHUNK = 50                     # several chunks, the last one short
+    loss = gemma.capped_loss(net, ids, weights)
+    loss.backward()
+    check(abs(float((loss - plain).detach())) < 1e-5, "the chunked loss")
+    for n, p in net.named_parameters():
+        check((p.grad - wanted[n]).norm() < 1e-4 * wanted[n].norm() + 1e-9, f"gradient of {n}")
+    far = export.difference(net, export.hugging_face(net), ids[:, :-1])
+    check(far < export.AGREE, f"transformers' logits differ by {far:.1e}")
+    with torch.no_grad():
+        net.model.layers[0].post_attention_layernorm.weight += 0.5
+    check(export.difference(net, export.hugging_face(small()), ids[:, :-1]) > export.AGREE, "the comparison can fail")
+    seen = {}
+    net(ids, watch=lambda site, i,
+        t: seen.__setitem__((site, i), t.shape[-1]) if site != "res" else torch.zeros_like(t))
+    check(set(seen) == {(s, i) for s in ("att", "mlp", "transcoder_in") for i in range(2)}, "the sites")
+
+
+def sitting(work, name, steps, *more):
+    subprocess.run([sys.executable, RECIPE / "train.py", "--work", work, "--name", name, "--shape", "tiny", "--steps",
+                    str(steps), "--no-compile", "--threads", "1", *more],
+                   check=True, stdout=subprocess.DEVNULL)
+    return torch.load(work / name / "checkpoint.pt", weights_only=False)
+
+
+def test_train(work):
+    whole = sitting(work, "whole", 16)
+    part = sitting(work, "parts", 16, "--stop-at", "5")
+    check(part["step"] == 5 and whole["step"] == 16, "steps")
+    rest = sitting(work, "parts", 16)
+    check(all(torch.equal(whole["model"][n], rest["model"][n]) for n in whole["model"]),
+          "a run in two sittings equals one in one")
+    losses = [json.loads(line)["loss"] for line in open(work / "whole" / "log.jsonl") if '"loss"' in line]
+    check(losses and losses[-1] < losses[0] - 0.05, f"the loss falls: {losses}")
+    sitting(work, "whole", 16, "--evaluate")
+    held = json.loads((work / "whole" / "held.json").read_text())["registers"]
+    check(set(held) == set(corpus.REGISTERS) and all(0 < h["nats"] < np.log(PIECES) + 1 for h in held.values()),
+          "held-out losses")
+    subprocess.run([sys.executable, RECIPE / "export.py", "--work", work, "--name", "whole", "--out", work / "hf"],
+                   check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    config = json.loads((work / "hf" / "config.json").read_text())
+    check(config["architectures"] == ["Gemma2ForCausalLM"] and (work / "hf" / "tokenizer.model").exists() and (work / "hf" / "model.safetensors").exists(), "the exported folder")
+
+
+def test_ngram(work):
+    tokens = data.read(work, "train", "stories")
+    trigram = ngram.Trigram(tokens, PIECES)
+    every = np.arange(PIECES)
+    rows, masks = data.held_windows(work, "stories", 64)
+    for a, b, _ in list(zip(*ngram.targets(rows, masks)))[:40]:
+        p = trigram.probability(np.full(PIECES, a), np.full(PIECES, b), every)
+        check((p > 0).all() and abs(p.sum() - 1) < 1e-9, "a distribution")
+    own, other = (ngram.nats(trigram.probability(*ngram.targets(*data.held_windows(work, r, 64)))) for r in ("stories",
+                                                                                                             "weather"))
+    check(own < other, "a register's trigram knows its register")
+
+
+def main():
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        test_readers(folder)
+        test_model()
+        test_corpus(folder / "work")
+        test_tokenizer(folder / "work")
+        test_ngram(folder / "work")
+        test_train(folder / "work")
+    print("recipe: ok")
+
+
+if __name__ == "__main__":
+    main()
