@@ -80,7 +80,7 @@ static inline lp_status lp_pass(lp_wave *w, lp_site site, float *x, int heads, i
 }
 
 /* Calls fn for each of n items, spread over the pool when there is enough to do: `work` is the floats one item touches.
- * Who does which item changes no bit.  forward.c */
+ * Who does which item changes no bit.  wave.c */
 typedef void (*lp_item_fn)(lp_wave *w, const void *arg, int item, int thread);
 void lp_each(lp_wave *w, int n, size_t work, lp_item_fn fn, const void *arg);
 
