@@ -2,20 +2,8 @@
 # The frame of the command line, from outside: exit statuses, one-line errors with a hint, --help of every command, output
 # that cannot be written, readers that go away.  What a command computes is tested elsewhere.
 # Usage: test_cli.sh path/to/lapidary
-set -uo pipefail
-lapidary=$1
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-out=$scratch/out err=$scratch/err
-passed=0 failed=0
-
-complain() {
-    echo "$*" >&2
-    [ ! -s "$err" ] || sed 's/^/    stderr: /' "$err" | head -n 5 >&2
-    failed=$((failed + 1))
-}
-
-good() { passed=$((passed + 1)); }
+# shellcheck source=tests/cli_lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/cli_lib.sh"
 
 # expect STATUS WORD...: run lapidary WORD..., compare the exit status.  A failure is one line that begins "lapidary: ".
 expect() {

@@ -1,20 +1,8 @@
 #!/usr/bin/env bash
 # synth, bench and verify from outside, on tiny models: what they print, refuse and leave behind.
 # Usage: test_cli_tools.sh path/to/lapidary
-set -uo pipefail
-lapidary=$1
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-out=$scratch/out err=$scratch/err
-passed=0 failed=0
-
-complain() {
-    echo "$*" >&2
-    [ ! -s "$err" ] || sed 's/^/    stderr: /' "$err" | head -n 5 >&2
-    failed=$((failed + 1))
-}
-
-good() { passed=$((passed + 1)); }
+# shellcheck source=tests/cli_lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/cli_lib.sh"
 
 # expect STATUS WORD...: run lapidary WORD... and compare the exit status.
 expect() {

@@ -1,0 +1,15 @@
+# cli_lib.sh - sourced by the tests that run the program from outside: a scratch folder, counters, a way to complain.
+set -uo pipefail
+lapidary=$1
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+out=$scratch/out err=$scratch/err
+passed=0 failed=0
+
+complain() {
+    echo "$*" >&2
+    [ ! -s "$err" ] || sed 's/^/    stderr: /' "$err" | head -n 5 >&2
+    failed=$((failed + 1))
+}
+
+good() { passed=$((passed + 1)); }
