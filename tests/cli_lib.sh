@@ -1,4 +1,6 @@
 # cli_lib.sh - sourced by the tests that run the program from outside: a scratch folder, counters, a way to complain.
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # what is set here is used by whoever sources it
 set -uo pipefail
 lapidary=$1
 scratch=$(mktemp -d)
