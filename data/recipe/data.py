@@ -51,6 +51,11 @@ class Batches:
     def batch(self, n, length):
         return np.stack([self.window(length) for _ in range(n)])
 
+    def reseed(self, seed):
+        """Begin a new order."""
+        self.rng = np.random.default_rng(seed)
+        return self
+
     def state(self):
         return self.rng.bit_generator.state
 

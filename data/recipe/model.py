@@ -198,19 +198,36 @@ def chunk_gradient(z, targets, weights, cap):
     return losses, (p * (1 - t * t) * weights[:, None]).to(z.dtype)
 
 
+def chunk_towards(z, wanted, weights, cap):
+    """The same when the target is a distribution: wanted [n][V] are a teacher's raw logits.  The losses are its
+    cross-entropy with ours."""
+    t = torch.tanh(z.float() / cap)
+    c = cap * t
+    lse = torch.logsumexp(c, -1, keepdim=True)
+    q = torch.softmax(cap * torch.tanh(wanted.float() / cap), -1)
+    losses = lse.squeeze(-1) - (q * c).sum(-1)
+    return losses, ((torch.exp(c - lse) - q) * (1 - t * t) * weights[:, None]).to(z.dtype)
+
+
 class CappedLoss(torch.autograd.Function):
-    """Weighted cross-entropy of capped logits, without ever holding [N][V] of anything."""
+    """Weighted cross-entropy of capped logits, without ever holding [N][V] of anything.  targets are ids [N], or a
+    teacher's (hidden [N][D'], table [V][D'])."""
     CHUNK = 512
     gradient = staticmethod(chunk_gradient)
+    towards = staticmethod(chunk_towards)
 
     @staticmethod
     def forward(ctx, hidden, table, targets, weights, cap, dtype):
-        e = table.to(dtype)
-        h = hidden.to(dtype)
+        e, h = table.to(dtype), hidden.to(dtype)
+        if not torch.is_tensor(targets):
+            teacher, teacher_table = (t.to(dtype) for t in targets)
         d_hidden, d_table, total = torch.empty_like(hidden), torch.zeros_like(table), 0.0
         for at in range(0, len(h), CappedLoss.CHUNK):
             part = slice(at, at + CappedLoss.CHUNK)
-            losses, dz = CappedLoss.gradient(h[part] @ e.T, targets[part], weights[part], cap)
+            if torch.is_tensor(targets):
+                losses, dz = CappedLoss.gradient(h[part] @ e.T, targets[part], weights[part], cap)
+            else:
+                losses, dz = CappedLoss.towards(h[part] @ e.T, teacher[part] @ teacher_table.T, weights[part], cap)
             total = total + (losses * weights[part]).sum()
             d_hidden[part] = (dz @ e).float()
             d_table += (dz.T @ h[part]).float()
@@ -223,13 +240,28 @@ class CappedLoss(torch.autograd.Function):
         return g * d_hidden, g * d_table, None, None, None, None
 
 
-def capped_loss(model, ids, weights=None):
-    """Mean cross-entropy of ids[:, 1:] given ids[:, :-1]; weights [B][T] say which targets count, and how much."""
-    h = model.hidden(ids[:, :-1])
-    w = torch.ones(ids.shape[0], ids.shape[1] - 1) if weights is None else weights.float()
-    w = (w / w.sum()).reshape(-1)
-    return CappedLoss.apply(h.reshape(-1, h.shape[-1]), model.model.embed_tokens.weight, ids[:, 1:].reshape(-1), w,
-                            model.shape.final_logit_softcapping, model.dtype)
+def counted(weights):
+    """Places of weights [N] that are not 0, filled up with places that are, to whole chunks: one shape to compile."""
+    order = torch.argsort((weights == 0).to(torch.int8), stable=True)
+    n = int((weights != 0).sum())
+    return order[:min(len(order), -(-n // CappedLoss.CHUNK) * CappedLoss.CHUNK)]
+
+
+def capped_loss(model, ids, weights=None, teacher=None):
+    """Mean cross-entropy of ids[:, 1:] given ids[:, :-1]; weights [B][T] say which targets count, and how much.  With a
+    teacher, a model of the same vocabulary, of its distributions instead."""
+    h = model.hidden(ids[:, :-1]).flatten(0, 1)
+    table, cap = model.model.embed_tokens.weight, model.shape.final_logit_softcapping
+    w = torch.ones(len(h)) if weights is None else weights.reshape(-1).float()
+    w = w / w.sum()
+    targets = ids[:, 1:].reshape(-1)
+    if teacher is not None:
+        with torch.no_grad():
+            targets = teacher.hidden(ids[:, :-1]).flatten(0, 1), teacher.model.embed_tokens.weight
+    elif weights is not None:
+        keep_these = counted(w)
+        h, w, targets = h[keep_these], w[keep_these], targets[keep_these]
+    return CappedLoss.apply(h, table, targets, w, cap, model.dtype)
 
 
 def compile_blocks(model):
@@ -237,3 +269,4 @@ def compile_blocks(model):
     compiler; the results differ in the last bits, as all bfloat16 does."""
     model.block = torch.compile(model.block, dynamic=False)
     CappedLoss.gradient = staticmethod(torch.compile(chunk_gradient, dynamic=False))
+    CappedLoss.towards = staticmethod(torch.compile(chunk_towards, dynamic=False))

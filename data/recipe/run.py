@@ -42,10 +42,15 @@ class Run:
         os.replace(half, self.path)
         self.saved = time.monotonic()
 
-    def go_on(self):
-        """False when it is time to stop.  Sleeps while paused."""
+    def go_on(self, save=None):
+        """False when it is time to stop.  Sleeps while paused, having saved; that time does not count as minutes."""
+        began = time.monotonic()
+        if save and self.pause and self.pause.exists():
+            save()
         while self.pause and self.pause.exists() and not self.told_to_stop:
             time.sleep(2)
+        if self.ends:
+            self.ends += time.monotonic() - began
         return not self.told_to_stop and not (self.ends and time.monotonic() > self.ends)
 
     def wants_saving(self):

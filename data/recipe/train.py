@@ -105,7 +105,7 @@ def train(run, shape, a):
                   "steps": a.steps, "shape": asdict(shape), "seed": a.seed})
 
     recent, began, n = None, time.monotonic(), 0
-    while step < min(a.steps, a.stop_at or a.steps) and run.go_on():
+    while step < min(a.steps, a.stop_at or a.steps) and run.go_on(save):
         T = length(step, a.steps, shape)
         rows = batches.batch(TOKENS_A_STEP // T, T)
         loss = 0.0
