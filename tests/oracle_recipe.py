@@ -23,18 +23,21 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "data" / "recipe"
 sys.path.insert(0, str(RECIPE))
 
+import chat  # noqa: E402
 import corpus  # noqa: E402
 import data  # noqa: E402
 import dialogue  # noqa: E402
 import export  # noqa: E402
+import labels  # noqa: E402
 import model as gemma  # noqa: E402
 import ngram  # noqa: E402
 import policies  # noqa: E402
 import readers  # noqa: E402
+import sae  # noqa: E402
 import synth  # noqa: E402
 import train  # noqa: E402
 
-PIECES = 900
+PIECES = 1700
 FACTS = {"glosses": [("lamp", "noun", "a thing that gives light")],
          "countries": [("Norway", "Oslo", "northern Europe", "Norwegian")], "verses": ["And there was light."]}
 
@@ -88,13 +91,25 @@ def documents():
     """A corpus of a few pages for every register."""
     rng = random.Random(1)
     words = "the of and a ship whale lamp king said unto sea house they went over hill light gentle lady".split()
-    natural = [" ".join(rng.choice(words) for _ in range(rng.randint(60, 200))).capitalize() + "." for _ in range(60)]
+    def sentence():
+        return " ".join(rng.choice(words) for _ in range(rng.randint(12, 25))).capitalize() + "."
+
+    natural = [" ".join(sentence() for _ in range(8)) for _ in range(60)]
     speaker = dialogue.Dialogues(rng, FACTS)
     made = {"recipes": lambda: synth.recipe(rng), "weather": lambda: synth.bulletin(rng),
             "stories": lambda: synth.story(rng),
             "dialogues": lambda: dialogue.turns(speaker.dialogue()),
             "policies": lambda: (lambda x: x[0] + ("Yes" if x[1] else "No"))(policies.Examples(rng, False).draw())}
+    made["dictionary"] = lambda: "\n".join(f"{rng.choice(words)} (noun): a thing that one may find {rng.choice(words)}" for _ in range(8))
+    made["countries"] = lambda: rng.choice(["Norway", "Peru"]) + "\n" + rng.choice(natural)
     return {r: [made[r]() for _ in range(60)] if r in made else natural for r in corpus.REGISTERS}
+
+
+def country(name, capital):
+    return {"Geography": {"Location": {"text": "somewhere"}},
+            "People and Society": {"Languages": {"text": "Its own (official)"}},
+            "Government": {"Country name": {"conventional short form": {"text": name}},
+                           "Capital": {"name": {"text": capital}}}}
 
 
 def test_corpus(work):
@@ -187,6 +202,97 @@ def test_train(work):
     check(config["architectures"] == ["Gemma2ForCausalLM"] and (work / "hf" / "tokenizer.model").exists() and (work / "hf" / "model.safetensors").exists(), "the exported folder")
 
 
+def test_teacher():
+    """A teacher's distribution as the target: against autograd of the plain cross-entropy of two distributions."""
+    net, teacher = small(), small()
+    with torch.no_grad():
+        teacher.model.embed_tokens.weight.mul_(1.3)
+    ids = torch.randint(3, PIECES, (2, 33))
+    p = torch.softmax(teacher(ids[:, :-1]), -1).detach()
+    plain = -(p * torch.log_softmax(net(ids[:, :-1]), -1)).sum(-1).mean()
+    plain.backward()
+    wanted = {n: q.grad.clone() for n, q in net.named_parameters()}
+    net.zero_grad()
+    loss = gemma.capped_loss(net, ids, None, teacher)
+    loss.backward()
+    check(abs(float((loss - plain).detach())) < 1e-5, "the loss towards a teacher")
+    for n, q in net.named_parameters():
+        check((q.grad - wanted[n]).norm() < 1e-4 * wanted[n].norm() + 1e-9, f"gradient of {n} towards a teacher")
+
+
+def run(script, work, *more):
+    done = subprocess.run([sys.executable, RECIPE / (script + ".py"), "--work", work, "--threads", "1", *more],
+                          stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout
+
+
+def test_tuned(work):
+    """The tuned models learn something, and their measurements run."""
+    for name, capital in (("Norway", "Oslo"), ("Peru", "Lima")):
+        write(work / "unpacked" / "countries" / "europe" / (name + ".json"), json.dumps(country(name, capital)))
+    ids = np.array([2, 106, 9, 108, 50, 107, 108, 106, 7, 108, 60, 61, 107, 108, 106, 9, 108, 70])     # 7 says "model"
+    check(chat.spoken(ids, 7).nonzero()[0].tolist() == [9, 10, 11],
+          "what the model says counts, its end of turn included")
+    for script, steps in (("chat", 3), ("draft", 3), ("shield", 40)):
+        run(script, work, "--base", "whole", "--steps", str(steps), "--no-compile")
+        run(script, work, "--base", "whole", "--evaluate",
+            *(["--each", "4"] if script == "chat" else ["--each", "60"] if script == "shield" else []))
+        check((work / script / "held.json").exists(), f"{script} is measured")
+    shield = json.loads((work / "shield" / "held.json").read_text())
+    check(shield["shield"]["trained"]["all"]["n"] == 60, "the shield's table")
+    draft = json.loads((work / "draft" / "held.json").read_text())
+    check(all(0 < d["accepted"] <= 1 for d in draft.values()), "acceptance is a probability")
+
+
+def test_sae(work):
+    """Training makes fewer errors than the mean, and the file says in float32 what training computed."""
+    torch.manual_seed(0)
+    parts = torch.nn.functional.normalize(torch.randn(40, 24), dim=1)
+    x = ((torch.rand(40000, 40) < 0.05) * torch.rand(40000, 40) * 8) @ parts + 3
+    arrays = sae.train(x.numpy(), x.numpy(), 3, 64, 300, 1, lambda: True, lambda **_: None)
+    sae.write(work / "scope", "res", 0, arrays, 3.2)
+    path = sae.find(work / "scope")["res", 0]
+    check(path.parent.name == "average_l0_3" and path.parts[-4] == "layer_0", "Gemma Scope's folders")
+    scope = sae.Scope(path)
+    f = scope.encode(x)
+    fvu = float((x - scope.decode(f)).pow(2).sum() / (x - x.mean(0)).pow(2).sum())
+    check(fvu < 0.4 and 2 < float((f > 0).sum(1).float().mean()) < 4.5,
+          f"FVU {fvu:.3f}, L0 {float((f > 0).sum(1).float().mean()):.2f}")
+    check(torch.allclose(scope.W_dec.norm(dim=1), torch.ones(64), atol=1e-5), "unit rows")
+    run("sae", work, "--name", "whole", "--out", work / "saes", "--tokens", "9000", "--features", "64", "--steps", "4",
+        "--sites", "res", "transcoder")
+    run("sae", work, "--name", "whole", "--out", work / "saes", "--evaluate")
+    metrics = json.loads((work / "saes" / "metrics.json").read_text())
+    check(set(metrics) == {"res.0", "res.1", "transcoder.1"} and all(m["l0"] > 0 and m["fvu"] > 0 for m in metrics.values()),
+          "metrics of each SAE")
+
+
+def test_labels(work):
+    """A name is all the reader knows; a feature with an obvious name scores high, one whose name says nothing does not."""
+    reader = labels.Reader('after "of", "in"')
+    check(reader.fit("a ship of".split()) == 0 < reader.fit("out of a ship".split()), "a word after")
+    check(labels.Reader('before "said"').fit("said he".split()) == 0, "a word before")
+    rng = np.random.default_rng(0)
+    rows = np.concatenate((np.full((500, 1), 2), rng.integers(10, 400, (500, labels.act.T - 1))), 1)
+    masks = rows > 2
+    pieces = [f"\u2581w{chr(97 + i // 26 % 26)}{chr(97 + i % 26)}{i // 676}" for i in range(400)]
+    ship, anywhere = np.nonzero((rows == 20) & masks), (np.sort(rng.integers(0, 500, 300)),
+                                                        rng.integers(1, labels.act.T, 300))
+    triples = [np.concatenate(c) for c in zip((*ship, np.zeros(len(ship[0]), int), 1 + rng.random(len(ship[0]))),
+                                              (*anywhere, np.ones(300, int), rng.random(300) + 1))]
+    a = labels.act.Activity(rows, masks, np.array(["sea"] * 500), triples)
+    namer, text = labels.Namer(a, pieces), labels.Text(rows, pieces)
+    check(namer.name(0) == f'the word "{labels.word(pieces[20])}"', f"the obvious name, got {namer.name(0)}")
+    check(labels.score(namer.name(0), a, text, 0) > 9.5, "an obvious name tells all snippets apart")
+    check(3 < labels.score('the word "nothing"', a, text, 1) < 7, "a name that says nothing is worth a guess")
+    run("labels", work, "--name", "whole", "--saes", work / "saes", "--out", work / "labels", "--layer", "1", "--score",
+        "5", "--windows", "20")
+    check((work / "labels" / "examples.md").exists() and json.loads((work / "labels" / "scores.json").read_text())["summary"]["features"] <= 5, "the page of examples")
+    features = gzip.open(next((work / "labels").glob("*/*/features/batch-0.jsonl.gz")), "rt").read().splitlines()
+    check(features and {"index", "maxActApprox", "frac_nonzero", "pos_str", "neg_str"} <= set(json.loads(features[0])),
+          "Neuronpedia's layout")
+
+
 def test_ngram(work):
     tokens = data.read(work, "train", "stories")
     trigram = ngram.Trigram(tokens, PIECES)
@@ -206,10 +312,14 @@ def main():
         folder = pathlib.Path(folder)
         test_readers(folder)
         test_model()
+        test_teacher()
         test_corpus(folder / "work")
         test_tokenizer(folder / "work")
         test_ngram(folder / "work")
         test_train(folder / "work")
+        test_tuned(folder / "work")
+        test_sae(folder / "work")
+        test_labels(folder / "work")
     print("recipe: ok")
 
 
