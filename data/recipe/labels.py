@@ -54,6 +54,8 @@ class Text:
         self.names = sorted(set(words))
         number = {w: i for i, w in enumerate(self.names)}
         self.places = np.array([number[w] for w in words])[rows]
+        self.quotable = np.array([bool(n) and '"' not in n for n in self.names])
+        self.plain = np.array([re.fullmatch(r"[a-z']{3,}", n) is not None for n in self.names])
 
     def shifted(self, by):
         """The word `by` places further on (-1: the one before); -1 beyond the end."""
@@ -89,19 +91,18 @@ def sentence(kind, words):
     return kind + " " + ", ".join('"' + w.replace('"', "''") + '"' for w in words)
 
 
-def grow(words_at, weight, base, names):
+def grow(words_at, weight, base, text):
     """Words whose places the feature fires on, as long as F1 rises.  words_at: word at each firing place; base [W]: how
     often each word stands anywhere."""
-    mass = np.bincount(words_at[words_at >= 0], weight[words_at >= 0], len(names))
-    usable = np.array([bool(n) and '"' not in n for n in names])
-    sure = np.where(usable & (mass > 0), mass / np.maximum(base, 1), 0) * (mass > 0.02 * weight.sum())
+    mass = np.bincount(words_at[words_at >= 0], weight[words_at >= 0], len(text.names))
+    sure = np.where(text.quotable & (mass > 0), mass / np.maximum(base, 1), 0) * (mass > 0.02 * weight.sum())
     chosen, got, cost, best = [], 0.0, 0.0, 0.0
     for i in np.argsort(-sure)[:40]:
         if sure[i] <= 0 or len(chosen) == WORDS:
             break
         f1 = 2 * (got + mass[i]) / (weight.sum() + cost + base[i])
         if f1 > best:
-            chosen, got, cost, best = chosen + [names[i]], got + mass[i], cost + base[i], f1
+            chosen, got, cost, best = chosen + [text.names[i]], got + mass[i], cost + base[i], f1
     return chosen
 
 
@@ -112,7 +113,7 @@ def nearby(text, w, p, log_base):
         counts[np.unique(text.places[window, max(1, place - NEAR):place + NEAR])] += 1
     n = min(len(w), 400)
     gain = counts / n * (np.log((counts + 0.5) / n) - log_base)
-    gain[[i for i, name in enumerate(text.names) if not re.fullmatch(r"[a-z']{3,}", name)]] = 0
+    gain[~text.plain] = 0
     return [text.names[i] for i in np.argsort(-gain)[:WORDS] if gain[i] > 0.02]
 
 
@@ -133,7 +134,7 @@ class Namer:
         w, p, v = self.a.of(feature)
         if len(v) < MIN_FIRES:
             return None
-        grown = {k: grow(self.at[k][w, p], v / v.max(), self.base[k], self.text.names) for k in self.at}
+        grown = {k: grow(self.at[k][w, p], v / v.max(), self.base[k], self.text) for k in self.at}
         found = [sentence(k, words) for k, words in grown.items() if words]
         strong = np.argsort(-v)[:400]
         near = nearby(self.text, w[strong], p[strong], self.log_base)
