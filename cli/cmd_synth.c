@@ -24,12 +24,6 @@ typedef struct request {
 
 enum { BY_NAME, SAFETENSORS, GGUF };
 
-static bool ends_in(const char *s, const char *end)
-{
-    size_t n = strlen(s), k = strlen(end);
-    return n > k && strcmp(s + n - k, end) == 0;
-}
-
 static lp_status take_type(cli *c, request *r, lp_error *err)
 {
     char upper[16], list[256] = "";
@@ -105,7 +99,7 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
     if (!r.out || !*r.out) return cli_usage(c, err, "--output is missing: where should it go?");
     LP_TRY(take_type(c, &r, err));
     LP_TRY(take_shape(c, &r, err));
-    r.o.gguf = r.format == GGUF || (r.format == BY_NAME && ends_in(r.out, ".gguf"));
+    r.o.gguf = r.format == GGUF || (r.format == BY_NAME && lp_ends_in(r.out, ".gguf"));
     r.o.pure = pure;
     r.o.replace = force;
     r.o.shard_bytes = (uint64_t)(r.shard * 1e9);

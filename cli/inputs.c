@@ -43,16 +43,10 @@ static lp_status open_from_gguf(lp_tokenizer **t, cli *c, const char *path, lp_e
     return st;
 }
 
-static bool ends_in(const char *s, const char *tail)
-{
-    size_t n = strlen(s), k = strlen(tail);
-    return n >= k && strcmp(s + n - k, tail) == 0;
-}
-
 lp_status cli_open_tokenizer(lp_tokenizer **t, cli *c, const char *path, lp_error *err)
 {
-    if (ends_in(path, ".gguf")) return open_from_gguf(t, c, path, err);
-    if (ends_in(path, ".model")) return lp_tokenizer_open(t, path, err);
+    if (lp_ends_in(path, ".gguf")) return open_from_gguf(t, c, path, err);
+    if (lp_ends_in(path, ".model")) return lp_tokenizer_open(t, path, err);
     char *file = lp_path_join(path, "tokenizer.model");
     if (!file) return lp_fail(err, LP_E_MEMORY, "out of memory");
     lp_status st = lp_tokenizer_open(t, file, err);

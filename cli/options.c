@@ -42,34 +42,12 @@ lp_status cli_usage(cli *c, lp_error *err, const char *fmt, ...)
     return lp_fail(err, LP_E_RANGE, "%s: %s; see `lapidary %s --help`", name, text, name);
 }
 
-/* Levenshtein's distance with one row, up to LONGEST characters. */
-static int distance(const char *a, const char *b)
-{
-    enum { LONGEST = 40 };
-    int row[LONGEST + 1];
-    size_t n = strlen(b);
-    if (n > LONGEST || strlen(a) > LONGEST) return INT_MAX;
-    for (size_t j = 0; j <= n; j++) row[j] = (int)j;
-    for (size_t i = 0; a[i]; i++) {
-        int diagonal = row[0];
-        row[0] = (int)i + 1;
-        for (size_t j = 0; j < n; j++) {
-            int best = diagonal + (a[i] != b[j]);
-            if (row[j] + 1 < best) best = row[j] + 1;
-            if (row[j + 1] + 1 < best) best = row[j + 1] + 1;
-            diagonal = row[j + 1];
-            row[j + 1] = best;
-        }
-    }
-    return row[n];
-}
-
 const char *cli_nearest(const char *typed, const char *const *names)
 {
     const char *best = NULL;
     int least = (int)strlen(typed) / 3 + 2; /* "genrate" is near, "xyz" is not */
     for (int i = 0; names[i]; i++) {
-        int d = distance(typed, names[i]);
+        int d = lp_edit_distance(typed, names[i]);
         if (d >= least) continue;
         least = d;
         best = names[i];

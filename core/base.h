@@ -82,6 +82,11 @@ void *lp_calloc(size_t n, size_t size);
 /* Grows *array (of elements of `size` bytes) to hold at least `need`; doubles.  False: out of memory, unchanged. */
 bool lp_grow(void **array, size_t *capacity, size_t need, size_t size);
 char *lp_strdup(const char *s);
+/* "model.gguf" ends in ".gguf"; ".gguf" alone does not. */
+bool lp_ends_in(const char *s, const char *tail);
+/* Levenshtein's distance in bytes, to guess what somebody meant; INT_MAX when either is longer than LP_GUESS. */
+enum { LP_GUESS = 95 };
+int lp_edit_distance(const char *a, const char *b);
 /* printf into fresh memory; NULL when out of memory.  Free with free(). */
 char *lp_format(const char *fmt, ...) LP_PRINTF(1, 2);
 

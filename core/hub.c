@@ -159,12 +159,6 @@ static lp_status find_snapshot(char **out, const hub_name *h, lp_error *err)
     return st;
 }
 
-static bool ends_in(const char *s, const char *tail)
-{
-    size_t n = strlen(s), k = strlen(tail);
-    return n > k && strcmp(s + n - k, tail) == 0;
-}
-
 /* The .gguf files of a folder, "a.gguf, b.gguf" in the order of their names, as far as they fit; returns how many. */
 static int list_ggufs(char *out, size_t n, const char *folder)
 {
@@ -173,7 +167,7 @@ static int list_ggufs(char *out, size_t n, const char *folder)
     size_t at = 0;
     out[0] = 0;
     for (int i = 0; i < all; i++) {
-        if (ends_in(list[i]->d_name, ".gguf")) {
+        if (lp_ends_in(list[i]->d_name, ".gguf")) {
             found++;
             if (at < n) at += (size_t)snprintf(out + at, n - at, "%s%s", at ? ", " : "", list[i]->d_name);
         }
@@ -230,7 +224,7 @@ static lp_status find_in_cache(char **out, const hub_name *h, lp_error *err)
 
 static lp_status take_path(char **out, const char *path, lp_error *err)
 {
-    if (!lp_is_dir(path) && !ends_in(path, ".gguf"))
+    if (!lp_is_dir(path) && !lp_ends_in(path, ".gguf"))
         return lp_fail(err, LP_E_UNSUPPORTED,
                        "%s: neither a .gguf file nor a folder; name the folder that holds config.json", path);
     *out = lp_strdup(path);
@@ -247,10 +241,10 @@ lp_status lp_hub_find(char **out, const char *name, lp_error *err)
     lp_status st;
     if (!h.text)
         st = lp_fail(err, LP_E_MEMORY, "%s: out of memory", name);
-    else if (!is_id || (!h.file && ends_in(h.name, ".gguf")))
+    else if (!is_id || (!h.file && lp_ends_in(h.name, ".gguf")))
         st = lp_fail(err, LP_E_NOT_FOUND, "%s: no such file or folder%s", name,
                      strpbrk(name, "/\\:@") ? "" : ", and not a Hub id either (those are owner/name)");
-    else if (h.file && !ends_in(h.file, ".gguf"))
+    else if (h.file && !lp_ends_in(h.file, ".gguf"))
         st = lp_fail(err, LP_E_UNSUPPORTED, "%s: only a .gguf file can be a model by itself", name);
     else
         st = find_in_cache(out, &h, err);

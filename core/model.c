@@ -77,12 +77,6 @@ static void opening_end(opening *o)
     free(o->path);
 }
 
-static bool has_suffix(const char *s, const char *suffix)
-{
-    size_t n = strlen(s), k = strlen(suffix);
-    return n >= k && strcmp(s + n - k, suffix) == 0;
-}
-
 enum { MAX_CONFIG = 16 << 20, MAX_TOKENIZER = 256 << 20 };
 
 static lp_status open_folder(opening *o, const lp_env *env, lp_error *err)
@@ -115,7 +109,7 @@ static lp_status opening_begin(opening *o, const char *name, const lp_env *env, 
     *o = (opening){0};
     LP_TRY(lp_hub_find(&o->path, name, err));
     if (lp_is_dir(o->path)) return open_folder(o, env, err);
-    if (has_suffix(o->path, ".gguf")) return open_gguf(o, env, err);
+    if (lp_ends_in(o->path, ".gguf")) return open_gguf(o, env, err);
     return lp_fail(err, LP_E_UNSUPPORTED, "%s: neither a model folder nor a .gguf file", o->path);
 }
 

@@ -7,6 +7,7 @@
 #include "core/hooks.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,31 +171,12 @@ static int find(const char *s, bool hf)
     return -1;
 }
 
-static size_t distance(const char *a, const char *b)
-{
-    size_t n = strlen(b), prev[MAX_NAME], cur[MAX_NAME];
-    if (n + 1 >= MAX_NAME) return MAX_NAME;
-    for (size_t j = 0; j <= n; j++) prev[j] = j;
-    for (size_t i = 1; a[i - 1]; i++) {
-        cur[0] = i;
-        for (size_t j = 1; j <= n; j++) {
-            size_t d = prev[j - 1] + (a[i - 1] != b[j - 1]);
-            if (prev[j] + 1 < d) d = prev[j] + 1;
-            if (cur[j - 1] + 1 < d) d = cur[j - 1] + 1;
-            cur[j] = d;
-        }
-        memcpy(prev, cur, (n + 1) * sizeof *prev);
-    }
-    return prev[n];
-}
-
 static lp_status unknown(const char *name, const char *bare, lp_error *err)
 {
-    int best = 0;
-    size_t least = MAX_NAME;
+    int best = 0, least = INT_MAX;
     for (int i = 0; i < LP_N_SITES; i++) {
-        size_t d = strlen(bare) < MAX_NAME ? distance(bare, table[i].name) : MAX_NAME;
-        size_t e = table[i].lens && strlen(bare) < MAX_NAME ? distance(bare, table[i].lens) : MAX_NAME;
+        int d = lp_edit_distance(bare, table[i].name);
+        int e = table[i].lens ? lp_edit_distance(bare, table[i].lens) : INT_MAX;
         if (e < d) d = e;
         if (d < least) least = d, best = i;
     }

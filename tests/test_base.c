@@ -72,8 +72,21 @@ static void test_files(void)
     CHECK(lp_memory_available() > 0);
 }
 
+static void test_names(void)
+{
+    CHECK(lp_ends_in("a.gguf", ".gguf") && !lp_ends_in(".gguf", ".gguf") && !lp_ends_in("f", ".gguf"));
+    CHECK(lp_edit_distance("", "") == 0 && lp_edit_distance("", "abc") == 3 && lp_edit_distance("abc", "") == 3);
+    CHECK(lp_edit_distance("kitten", "sitting") == 3 && lp_edit_distance("genrate", "generate") == 1);
+    char big[LP_GUESS + 2];
+    memset(big, 'x', sizeof big - 1);
+    big[sizeof big - 1] = 0;
+    CHECK(lp_edit_distance(big, "x") > 1000 && lp_edit_distance("x", big) > 1000);
+    CHECK(lp_edit_distance(big + 1, "") == LP_GUESS);
+}
+
 int main(void)
 {
+    test_names();
     test_errors_are_one_tame_line();
     test_growth();
     test_files();
