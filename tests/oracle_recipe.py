@@ -16,6 +16,7 @@ import sys
 import tempfile
 import zlib
 
+import gguf
 import numpy as np
 import torch
 
@@ -33,7 +34,9 @@ import model as gemma  # noqa: E402
 import ngram  # noqa: E402
 import policies  # noqa: E402
 import readers  # noqa: E402
+import make_gguf  # noqa: E402
 import sae  # noqa: E402
+import steering  # noqa: E402
 import synth  # noqa: E402
 import train  # noqa: E402
 
@@ -196,8 +199,7 @@ def test_train(work):
     held = json.loads((work / "whole" / "held.json").read_text())["registers"]
     check(set(held) == set(corpus.REGISTERS) and all(0 < h["nats"] < np.log(PIECES) + 1 for h in held.values()),
           "held-out losses")
-    subprocess.run([sys.executable, RECIPE / "export.py", "--work", work, "--name", "whole", "--out", work / "hf"],
-                   check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run_export(work, "whole", work / "hf")
     config = json.loads((work / "hf" / "config.json").read_text())
     check(config["architectures"] == ["Gemma2ForCausalLM"] and (work / "hf" / "tokenizer.model").exists() and (work / "hf" / "model.safetensors").exists(), "the exported folder")
 
@@ -240,8 +242,19 @@ def test_tuned(work):
         check((work / script / "held.json").exists(), f"{script} is measured")
     shield = json.loads((work / "shield" / "held.json").read_text())
     check(shield["shield"]["trained"]["all"]["n"] == 60, "the shield's table")
+    run_export(work, "chat", work / "chat.gguf", "--stop", "1", "107")
+    stored = {t.name: t for t in gguf.GGUFReader(work / "chat.gguf").tensors}
+    for name, p in export.load(work, "chat").state_dict().items():
+        t = stored[make_gguf.gguf_name(name)]
+        held = torch.from_numpy(gguf.quants.dequantize(t.data, t.tensor_type).copy()).reshape(p.shape)
+        check(torch.equal(held, p if p.ndim == 2 else 1 + p), f"{name} is measured as it is shipped")
     draft = json.loads((work / "draft" / "held.json").read_text())
     check(all(0 < d["accepted"] <= 1 for d in draft.values()), "acceptance is a probability")
+
+
+def run_export(work, name, out, *more):
+    subprocess.run([sys.executable, RECIPE / "export.py", "--work", work, "--name", name, "--out", out, *more], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def test_sae(work):
@@ -293,6 +306,33 @@ def test_labels(work):
           "Neuronpedia's layout")
 
 
+def test_steering(work):
+    """The edit is the formula, the classifier tells registers apart, and recipes are written with their effects."""
+    net, scope = export.load(work, "whole"), sae.Scope(sae.find(work / "saes")["res", 1])
+    ids, seen = torch.randint(3, PIECES, (2, 9)), {}
+    net(ids, watch=lambda s, i, t: seen.__setitem__("x", t) if (s, i) == ("res", 1) else None)
+    with torch.no_grad():
+        x, f = seen["x"].detach(), scope.encode(seen["x"].detach())
+        feature = int((f[:, 1:] > 0).sum((0, 1)).argmax())
+        y = steering.clamp(scope, feature, 7.0, 1)("res", 1, x)
+        want = x + (7.0 - f[..., feature])[..., None] * scope.W_dec[feature]
+    check(torch.equal(y[:, 0], x[:, 0]) and torch.allclose(y[:, 1:], want[:, 1:], atol=1e-5), "clamp")
+    check(steering.clamp(scope, feature, 7.0, 1)("res", 0, x) is None, "the other layers are left alone")
+    texts = [steering.generate(net, [[2, 9, 10], [2, 9]], [1, 2]) for _ in range(2)]
+    check(texts[0] == texts[1] and all(len(t) == steering.TOKENS for t in texts[0]), "the same seed, the same text")
+    classifier = steering.Classifier(work, PIECES)
+    for register in ("weather", "recipes"):
+        p = classifier.probabilities([data.read(work, "held", register)[1:60].tolist()])[0]
+        check(classifier.names[int(p.argmax())] == register, f"{register} is told by its tokens")
+    run("steering", work, "--name", "whole", "--saes", work / "saes", "--labels", work / "labels", "--out",
+        work / "steering", "--layer", "1", "--seeds", "6", "--windows", "30", "--only", "weather")
+    recipe = json.loads((work / "steering" / "weather.json").read_text())
+    effect = json.loads((work / "steering" / "effects.json").read_text())["weather"]
+    check(recipe["features"][0]["index"] == effect["feature"] and recipe["features"][0]["layer"].startswith("1-lapidary-res-"),
+          "the recipe names what was measured")
+    check(effect["interval"][0] <= effect["difference"] <= effect["interval"][1], "an interval around the effect")
+
+
 def test_ngram(work):
     tokens = data.read(work, "train", "stories")
     trigram = ngram.Trigram(tokens, PIECES)
@@ -320,6 +360,7 @@ def main():
         test_tuned(folder / "work")
         test_sae(folder / "work")
         test_labels(folder / "work")
+        test_steering(folder / "work")
     print("recipe: ok")
 
 

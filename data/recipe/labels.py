@@ -213,7 +213,7 @@ def main():
     train, held = (act.gather(net, scope, a.layer, a.work, part, a.windows, site=read) for part in ("train", "held"))
     namer, text = Namer(train, pieces), Text(held.rows, pieces)
     names = {f: namer.name(f) for f in range(scope.b_enc.numel())}
-    source = f"{a.layer}-{a.site}-{scope.b_enc.numel()}"
+    source = sae.source_id(a.site, a.layer, scope.b_enc.numel())
     act.write(a.out, a.model_id, source, net, scope, train, pieces)
     act.write_batch(a.out / a.model_id / source / "explanations", [
         {"modelId": a.model_id, "layer": source, "index": str(f), "description": n, "typeName": "lapidary_auto",

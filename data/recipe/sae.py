@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train sparse autoencoders on the base model's activations, and write them as Gemma Scope's files.
 
-    sae.py --work WORK --out FOLDER [--sites res att mlp transcoder] [--tokens 3000000] [--features 2048] [--evaluate]
+    sae.py --work WORK --out FOLDER [--sites res att mlp transcoder] [--tokens 2000000] [--features 2048] [--evaluate]
 
 One SAE per site: the residual stream after every layer, and on the middle layer what the MLP adds (after its
 post-norm), the heads' outputs before the output matrix, and a transcoder from the MLP's normed input (x / rms, without the gain) to
@@ -17,8 +17,8 @@ the end the one threshold that gives k on fresh activations is worked out, and t
 the encoder and the norms of the decoder's rows are folded in (Gemma Scope's rows are unit vectors, activations in units
 of the stream).  <bos> is left out throughout: its activation is huge and alike everywhere.
 
-Activations are kept as float16 in WORK/activations, one site at a time.  Finished SAEs are not trained again, so the
-job may be stopped between any two of them.
+One pass of the model writes the activations of all of them, as float16 under WORK/activations.  Neither that pass nor a
+finished SAE is done again, so the job may be stopped between any two of them.
 
 --evaluate measures all of them on held-out text: L0, FVU (squared error over that of predicting the mean), the rise of
 the loss when the reconstruction is put in the activation's place, the share of it that putting the mean there would
@@ -60,21 +60,27 @@ def watched(site):
 
 
 @torch.no_grad()
-def collect(net, work, site, layer, n, seed):
-    """Inputs and targets [n][D] in float16, of windows of the mix.  The same array twice unless it is a transcoder."""
-    read, aim = watched(site)
-    batches, rows = data.Batches(work, [seed, 77]), n // (T - 1) // 16 * 16
-    width = net.shape.num_attention_heads * net.shape.head_dim if site == "att" else net.shape.hidden_size
+def collect(net, work, wanted, n, seed):
+    """Rows of each (site, layer) of wanted on the same windows of the mix: {(site, layer): float16 [n][width]}, kept in
+    WORK/activations and read back from there when they were collected before."""
+    rows = n // (T - 1) // 16 * 16
     folder = work / "activations"
     folder.mkdir(exist_ok=True)
-    arrays = {s: np.lib.format.open_memmap(folder / (s + ".npy"), "w+", np.float16,
-                                           (rows * (T - 1), width)) for s in {read, aim}}
-    for at in range(0, rows, 16):
-        def watch(s, i, t):
-            if i == layer and s in arrays:
-                arrays[s][at * (T - 1):(at + 16) * (T - 1)] = t[:, 1:].float().flatten(0, 1).numpy()
-        net.hidden(torch.from_numpy(batches.batch(16, T - 1)), watch)
-    return arrays[read], arrays[aim]
+    paths = {w: folder / f"{w[0]}.{w[1]}.npy" for w in wanted}
+    if not all(p.exists() and np.load(p, mmap_mode="r").shape[0] == rows * (T - 1) for p in paths.values()):
+        batches, heads = data.Batches(work, [seed, 77]), net.shape.num_attention_heads * net.shape.head_dim
+        arrays = {(site, layer): np.lib.format.open_memmap(
+            folder / f"{site}.{layer}.part", "w+", np.float16,
+            (rows * (T - 1), heads if site == "att" else net.shape.hidden_size)) for site, layer in wanted}
+        for at in range(0, rows, 16):
+            def watch(s, i, t, at=at):
+                if (s, i) in arrays:
+                    arrays[s, i][at * (T - 1):(at + 16) * (T - 1)] = t[:, 1:].float().flatten(0, 1).numpy()
+            net.hidden(torch.from_numpy(batches.batch(16, T - 1)), watch)
+        for (site, layer), path in paths.items():
+            arrays[site, layer].flush()
+            (folder / f"{site}.{layer}.part").rename(path)
+    return {w: np.load(p, mmap_mode="r") for w, p in paths.items()}
 
 
 def cut_for(pre, k):
@@ -175,9 +181,17 @@ def find(out):
     return {(p.parts[-5], int(p.parts[-4].split("_")[1])): p for p in paths}
 
 
+def width_name(features):
+    return f"{features // 1024}k" if features % 1024 == 0 else str(features)
+
+
+def source_id(site, layer, features):
+    """What Neuronpedia would call it: layer, then the name of the set."""
+    return f"{layer}-lapidary-{site}-{width_name(features)}"
+
+
 def write(out, site, layer, arrays, l0):
-    features = arrays["b_enc"].numel()
-    width = f"{features // 1024}k" if features % 1024 == 0 else str(features)
+    width = width_name(arrays["b_enc"].numel())
     folder = out / site / f"layer_{layer}" / f"width_{width}" / f"average_l0_{round(l0)}"
     folder.mkdir(parents=True)
     np.savez(folder / "params.npz", **{n: np.ascontiguousarray(t.numpy(), "<f4") for n, t in arrays.items()})
@@ -245,7 +259,7 @@ def main():
     args.add_argument("--out", required=True, type=pathlib.Path)
     args.add_argument("--name", default="base")
     args.add_argument("--sites", nargs="*", default=list(SITES), choices=list(SITES))
-    args.add_argument("--tokens", type=int, default=3_000_000)
+    args.add_argument("--tokens", type=int, default=2_000_000)
     args.add_argument("--features", type=int, default=2048)
     args.add_argument("--steps", type=int, default=4000)
     args.add_argument("--seed", type=int, default=1)
@@ -258,16 +272,22 @@ def main():
     net = export.load(a.work, a.name)
     run = Run(a.work, "sae", a.minutes, a.pause)
     metrics = {}
-    for site, layer in jobs(net, a.sites):
+    todo = [j for j in jobs(net, a.sites) if a.evaluate or j not in find(a.out)]
+    if todo and not a.evaluate:
+        rows = collect(net, a.work, sorted({(s, layer) for site, layer in jobs(net, a.sites) for s in watched(site)}),
+                       a.tokens, a.seed)
+    for site, layer in todo:
         done = find(a.out)
         if a.evaluate:
             if (site, layer) in done:
                 metrics[f"{site}.{layer}"] = m = measure(net, Scope(done[site, layer]), site, layer, a.work)
                 print(f"{site:11s}{layer:2d}  " + "  ".join(f"{k} {v:.4g}" for k, v in m.items()), flush=True)
             continue
-        if (site, layer) in done or not run.go_on():
-            continue
-        x, y = collect(net, a.work, site, layer, a.tokens, a.seed)
+        if not run.go_on():
+            break
+        read, aim = watched(site)
+        x = rows[read, layer]
+        y = x if aim == read else rows[aim, layer]
         arrays = train(x, y, SITES[site], a.features, a.steps, a.seed, run.go_on,
                        lambda **w: run.log(site=site, layer=layer, **w))
         if arrays:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Type
 from safetensors.torch import save_file
+from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoConfig, Gemma2ForCausalLM
 
 from golden_models import config_json, random_weights, settings, write_model
@@ -56,11 +57,19 @@ def vocabulary(n):
     return pieces + words, scores, types + [gguf.TokenType.NORMAL] * len(words)
 
 
-def write_gguf(path, c, weights, type_name):
-    """As llama.cpp's convert_hf_to_gguf lays out Gemma 2: norms are F32 and already hold 1 + w."""
+def read_vocabulary(path):
+    """Pieces, scores and types of a tokenizer.model; llama.cpp numbers the types as SentencePiece does."""
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(pathlib.Path(path).read_bytes())
+    return [[getattr(p, field) for p in proto.pieces] for field in ("piece", "score", "type")]
+
+
+def write_gguf(path, c, weights, type_name, vocab=None, name=None):
+    """As llama.cpp's convert_hf_to_gguf lays out Gemma 2: norms are F32 and already hold 1 + w.  vocab: (pieces, scores,
+    types)."""
     w = gguf.GGUFWriter(path, "gemma2")
-    w.add_name("golden " + path.stem)
-    w.add_context_length(512)
+    w.add_name(name or "golden " + path.stem)
+    w.add_context_length(c.get("context", 512))
     w.add_embedding_length(c["d"])
     w.add_block_count(c["L"])
     w.add_feed_forward_length(c["f"])
@@ -74,7 +83,7 @@ def write_gguf(path, c, weights, type_name):
     w.add_attn_logit_softcapping(c["attn_cap"])
     w.add_final_logit_softcapping(c["final_cap"])
     w.add_sliding_window(c["window"])
-    pieces, scores, types = vocabulary(c["V"])
+    pieces, scores, types = vocab or vocabulary(c["V"])
     w.add_tokenizer_model("llama")
     w.add_tokenizer_pre("default")
     w.add_token_list(pieces)
