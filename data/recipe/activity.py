@@ -26,10 +26,12 @@ class Activity:
         self.rows, self.masks, self.registers = rows, masks, registers
         self.window, self.place, self.feature, self.value = triples
         self.tokens = int(masks.sum())
+        n = int(self.feature[-1]) + 1 if len(self.feature) else 0
+        self.starts = np.append(np.searchsorted(self.feature, np.arange(n, dtype=self.feature.dtype)), len(self.feature))
 
     def of(self, feature):
         """(windows, places, values) of one feature."""
-        a, b = np.searchsorted(self.feature, (feature, feature + 1))
+        a, b = (int(self.starts[min(f, len(self.starts) - 1)]) for f in (feature, feature + 1))
         return self.window[a:b], self.place[a:b], self.value[a:b]
 
 

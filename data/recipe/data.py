@@ -13,9 +13,8 @@ import pathlib
 import numpy as np
 
 BOS, EOS = 2, 1
-MIX = {"speeches": .17, "sea": .06, "novels": .13, "scripture": .13, "dictionary": .18, "countries": .06, "manual": .05,
-       "hackers": .03,
-       "wit": .01, "recipes": .03, "weather": .02, "stories": .05, "dialogues": .07, "policies": .01}
+MIX = {"speeches": .15, "sea": .05, "novels": .12, "scripture": .11, "dictionary": .17, "countries": .10, "manual": .10,
+       "hackers": .055, "wit": .015, "recipes": .02, "weather": .015, "stories": .03, "dialogues": .055, "policies": .01}
 NATURAL = ("speeches", "sea", "novels", "scripture", "dictionary", "countries", "manual", "hackers", "wit")
 FROM_START = {"recipes": .8, "weather": .8, "stories": .8, "dialogues": .9, "policies": .95}
 ELSEWHERE = .2          # how often the other registers are met from a document's beginning
