@@ -30,6 +30,9 @@ lp_status lp_matrix_plan(lp_matrix *m, int rows, int cols, lp_dtype stored, lp_e
 lp_status lp_matrix_load(lp_matrix *m, const lp_tensors *t, const lp_tensor *x, const lp_env *env, lp_error *err);
 /* Packs from memory in the stored type (tests, SAEs). */
 lp_status lp_matrix_pack(lp_matrix *m, const void *src, const lp_env *env, lp_error *err);
+/* Columns col .. col + n - 1 of W from src [n][rows] in f32, for matrices that are stored the other way round (an SAE's
+ * encoder).  `data` zeroed beforehand, format F32 or BF16 (rounded to nearest even) alone. */
+void lp_matrix_put_columns(lp_matrix *m, int col, int n, const float *src, const lp_env *env);
 /* Row `row` of W as f32: out[cols].  (Embedding lookups: the tied table is held once.) */
 void lp_matrix_row(const lp_matrix *m, int row, float *out, const lp_kernels *k);
 

@@ -384,6 +384,51 @@ lp_status lp_matrix_pack(lp_matrix *m, const void *src, const lp_env *env, lp_er
     return pack_all(&p);
 }
 
+typedef struct putting {
+    lp_matrix *m;
+    const float *src;
+    int col, n;
+    atomic_int next;
+    atomic_uint_least64_t bad;
+} putting;
+
+static void put_value(const lp_matrix *m, uint8_t *panel, int col, int lane, float v)
+{
+    if (m->format == LP_PANEL_F32) {
+        memcpy(panel + ((size_t)column(col) * LP_LANES + (size_t)lane) * 4, &v, 4);
+    } else {
+        uint16_t h = lp_f32_to_bf16(v);
+        memcpy(panel + ((size_t)(col / 2) * LP_LANES + (size_t)lane) * 4 + (size_t)(col % 2) * 2, &h, 2);
+    }
+}
+
+static void put_some(int id, int n, void *arg)
+{
+    putting *p = arg;
+    int rows = p->m->rows, panels = (rows + LP_LANES - 1) / LP_LANES;
+    (void)id, (void)n;
+    for (int i; (i = lp_claim(&p->next)) < panels;) {
+        uint8_t *panel = (uint8_t *)p->m->data + (size_t)i * p->m->panel_bytes;
+        int first = i * LP_LANES, lanes = rows - first < LP_LANES ? rows - first : LP_LANES;
+        uint64_t bad = 0;
+        for (int c = 0; c < p->n; c++)
+            for (int lane = 0; lane < lanes; lane++) {
+                float v = p->src[(size_t)c * (size_t)rows + (size_t)(first + lane)];
+                bad += !isfinite(v);
+                put_value(p->m, panel, p->col + c, lane, v);
+            }
+        atomic_fetch_add(&p->bad, bad);
+    }
+}
+
+void lp_matrix_put_columns(lp_matrix *m, int col, int n, const float *src, const lp_env *env)
+{
+    assert(col >= 0 && col + n <= m->cols && (m->format == LP_PANEL_F32 || m->format == LP_PANEL_BF16));
+    putting p = {.m = m, .src = src, .col = col, .n = n};
+    lp_pool_run(env ? env->pool : NULL, put_some, &p);
+    m->n_nonfinite += atomic_load(&p.bad);
+}
+
 void lp_matrix_row(const lp_matrix *m, int row, float *out, const lp_kernels *k)
 {
     enum { COLUMNS = 256 };

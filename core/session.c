@@ -147,6 +147,10 @@ const lp_session_options *lp_session_get_options(const lp_session *s)
 {
     return &s->options;
 }
+const lp_env *lp_session_env(const lp_session *s)
+{
+    return &s->env;
+}
 const char *lp_session_kernels(const lp_session *s)
 {
     return s->k->name;

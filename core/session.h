@@ -34,6 +34,7 @@ void lp_session_free(lp_session *s); /* NULL is fine; other forks live on */
 
 const lp_model *lp_session_model(const lp_session *s);
 const lp_session_options *lp_session_get_options(const lp_session *s); /* with the zeros filled in            */
+const lp_env *lp_session_env(const lp_session *s);                     /* as given, its kernels filled in     */
 const char *lp_session_kernels(const lp_session *s);                   /* name of the kernel table in force   */
 
 /* Runs the tokens at the positions that follow.  LP_OK: all committed.  LP_STOPPED (a hook), LP_CANCELLED, < 0: nothing
