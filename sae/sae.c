@@ -1,0 +1,125 @@
+/* sae.c - opening an SAE, whatever its format, and looking at single features. */
+#include "sae/sae.h"
+
+#include "core/quant.h"
+#include "sae/load.h"
+#include "sae/names.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *lp_sae_kind_name(lp_sae_kind k)
+{
+    static const char *const names[] = {"standard", "jumprelu", "topk", "gated"};
+    return names[k];
+}
+
+/* Where the files are: a params.npz (*is_npz), or a SAELens folder.  Free *out. */
+static lp_status find_files(char **out, bool *is_npz, const char *path, lp_error *err)
+{
+    *is_npz = true;
+    if (!lp_is_dir(path)) {
+        *out = lp_strdup(path);
+        return *out ? LP_OK : lp_fail(err, LP_E_MEMORY, "%s: out of memory", path);
+    }
+    char *npz = lp_path_join(path, "params.npz"), *cfg = lp_path_join(path, "cfg.json");
+    lp_status st = LP_OK;
+    if (!npz || !cfg) {
+        st = lp_fail(err, LP_E_MEMORY, "%s: out of memory", path);
+    } else if (lp_is_file(npz)) {
+        *out = npz, npz = NULL;
+    } else if (lp_is_file(cfg)) {
+        *is_npz = false;
+        *out = lp_strdup(path);
+        if (!*out) st = lp_fail(err, LP_E_MEMORY, "%s: out of memory", path);
+    } else {
+        st = lp_fail(err, LP_E_NOT_FOUND, "%s: no params.npz (Gemma Scope) and no cfg.json (SAELens) in it", path);
+    }
+    free(npz);
+    free(cfg);
+    return st;
+}
+
+/* What the folders around a file say that the file itself does not. */
+static lp_status take_place(lp_sae *s, const char *path, bool is_npz, lp_error *err)
+{
+    lp_sae_place place = {0};
+    LP_TRY(lp_sae_place_from_path(&place, path, err));
+    if (is_npz) s->spot = place.spot;
+    s->declared_l0 = place.l0;
+    if (!s->name && place.source_id) s->name = lp_strdup(place.source_id);
+    if (!s->model_name && place.model_id) s->model_name = lp_strdup(place.model_id);
+    lp_sae_place_clear(&place);
+    return LP_OK;
+}
+
+static lp_status name_it(lp_sae *s, lp_error *err)
+{
+    if (s->name) return LP_OK;
+    const char *last = strrchr(s->path, '/');
+    s->name = lp_strdup(last && last[1] ? last + 1 : s->path);
+    return s->name ? LP_OK : lp_fail(err, LP_E_MEMORY, "%s: out of memory", s->path);
+}
+
+lp_status lp_sae_open(lp_sae **out, const char *path, const lp_sae_options *o, const lp_env *env, lp_error *err)
+{
+    lp_sae *s = lp_calloc(1, sizeof *s);
+    if (!s) return lp_fail(err, LP_E_MEMORY, "%s: out of memory", path);
+    bool is_npz = true;
+    lp_status st = find_files(&s->path, &is_npz, path, err);
+    if (st != LP_OK) goto out;
+    s->spot = (lp_sae_spot){.site = LP_N_SITES, .site_out = LP_N_SITES};
+    if (is_npz && (st = take_place(s, s->path, true, err)) != LP_OK) goto out;
+    if (o && o->is_spot_given) s->spot = o->spot; /* before the shapes are read: a transcoder's may differ */
+    st = is_npz ? lp_sae_load_scope(s, s->path, o, env, err) : lp_sae_load_lens(s, s->path, o, env, err);
+    if (st == LP_OK && !is_npz) st = take_place(s, s->path, false, err);
+    if (st == LP_OK && o && o->is_spot_given) s->spot = o->spot;
+    if (st == LP_OK) st = name_it(s, err);
+    if (st != LP_OK) goto out;
+    *out = s;
+    s = NULL;
+out:
+    lp_sae_close(s);
+    return st;
+}
+
+void lp_sae_close(lp_sae *s)
+{
+    if (!s) return;
+    if (s->arena) lp_big_free(s->arena, s->arena_bytes);
+    free(s->name);
+    free(s->model_name);
+    free(s->path);
+    free(s);
+}
+
+/* ---- single features --------------------------------------------------------------------------------------------- */
+
+static const void *row_at(const lp_sae *s, int feature)
+{
+    assert(feature >= 0 && feature < s->d_sae);
+    size_t element = s->decoder_type == LP_BF16 ? 2 : 4;
+    return (const char *)s->decoder + (size_t)feature * (size_t)s->d_out * element;
+}
+
+void lp_sae_decoder_row(const lp_sae *s, int feature, float *out)
+{
+    lp_to_f32(s->decoder_type, row_at(s, feature), out, (size_t)s->d_out);
+}
+
+void lp_sae_encoder_row(const lp_sae *s, int feature, float *out)
+{
+    lp_matrix_row(&s->encoder, feature, out, lp_kernels_best());
+}
+
+void lp_sae_add_decoder(const lp_sae *s, int feature, float scale, float *x)
+{
+    if (s->decoder_type == LP_F32) {
+        const float *row = row_at(s, feature);
+        for (int i = 0; i < s->d_out; i++) x[i] += scale * row[i];
+    } else {
+        const uint16_t *row = row_at(s, feature);
+        for (int i = 0; i < s->d_out; i++) x[i] += scale * lp_bf16_to_f32(row[i]);
+    }
+}
