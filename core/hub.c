@@ -268,3 +268,18 @@ lp_status lp_hub_file(char **out, const char *repo, const char *file, lp_error *
     free(h.text);
     return st;
 }
+
+lp_status lp_hub_snapshot(char **out, const char *repo, lp_error *err)
+{
+    hub_name h;
+    bool good = parse_name(&h, repo);
+    lp_status st;
+    if (!h.text)
+        st = lp_fail(err, LP_E_MEMORY, "%s: out of memory", repo);
+    else if (!good || h.file || h.revision)
+        st = lp_fail(err, LP_E_RANGE, "%.200s: not a Hub id (owner/name)", repo);
+    else
+        st = find_snapshot(out, &h, err);
+    free(h.text);
+    return st;
+}

@@ -20,6 +20,9 @@ lp_status lp_hub_find(char **out, const char *name, lp_error *err);
 /* The file `file` (may hold '/') of repository `repo`; repo type "models".  Later floors look up SAEs with this. */
 lp_status lp_hub_file(char **out, const char *repo, const char *file, lp_error *err);
 
+/* The folder of repository `repo` at its main revision, whatever is in it.  LP_E_NOT_FOUND: the cache does not have it. */
+lp_status lp_hub_snapshot(char **out, const char *repo, lp_error *err);
+
 /* The cache folder in force; yours to free. */
 char *lp_hub_cache(void);
 

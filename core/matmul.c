@@ -26,9 +26,10 @@
 enum {
     KC_EXACT = 768, /* columns per block: multiples of 256, the largest group of a format */
     KC_FAST = 1536,
-    GROUP = 6,    /* panels a thread takes at a time */
-    KC_FEW = 256, /* with FEW rows: an expanded block stays in L1 */
-    FEW = 24,     /* up to this many rows: panel by panel, the weights are what costs */
+    GROUP = 6,              /* panels a thread takes at a time */
+    KC_FEW = 256,           /* with FEW rows: an expanded block stays in L1 */
+    FEW = 24,               /* up to this many rows: panel by panel, the weights are what costs */
+    WORTH_WAKING = 1 << 19, /* multiply-adds: with fewer, one thread is done before another has woken */
 };
 
 struct lp_matmul_scratch {
@@ -265,6 +266,8 @@ void lp_matmul(float *const *y, const lp_matrix *const *w, int count, const floa
         assert(w[i]->cols == w[0]->cols && w[i]->data);
         p.panels += n_panels(w[i]);
     }
+    double work = (double)n * p.K * p.panels * LP_LANES;
+    if (work < WORTH_WAKING) p.pool = NULL;
     assert(n <= s->max_rows && w[0]->cols <= s->max_cols && lp_pool_threads(p.pool) <= s->n_threads);
     lp_pool_run(p.pool, section, &p);
 }

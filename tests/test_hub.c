@@ -153,6 +153,21 @@ static void test_snapshots(void)
 
 #define GGUFS "hub/models--o--gemma-gguf/"
 
+/* A repository's folder, whatever is in it: no model is looked for. */
+static void test_folder_of_a_repository(void)
+{
+    char *folder = NULL;
+    lp_error err = {0};
+    put(GGUFS "refs/main", COMMIT);
+    put(GGUFS "snapshots/" COMMIT "/b.txt", "");
+    CHECK(lp_hub_snapshot(&folder, "o/gemma-gguf", &err) == LP_OK);
+    if (folder) CHECK_STR(folder, at(root, GGUFS "snapshots/" COMMIT));
+    free(folder);
+    CHECK(lp_hub_snapshot(&folder, "o/other", &err) == LP_E_NOT_FOUND && strstr(err.text, "hf download o/other"));
+    static const char *const bad[] = {"o", "o/x:file", "o/x@main", "../x", "o/..", ""};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) CHECK(lp_hub_snapshot(&folder, bad[i], &err) == LP_E_RANGE);
+}
+
 static void test_gguf_repository(void)
 {
     put(GGUFS "refs/main", COMMIT);
@@ -209,6 +224,7 @@ int main(void)
     test_paths();
     test_absent();
     test_snapshots();
+    test_folder_of_a_repository();
     test_gguf_repository();
     test_one_file();
     CHECK(chdir("/") == 0);
