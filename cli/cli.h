@@ -45,7 +45,7 @@ struct cli {
     const cli_command *command;
 
     /* The options every command takes, as given. */
-    const char *model; /* -m; NULL: the embedded default (cli_model_name resolves it)     */
+    const char *model; /* -m; NULL: an embedded model (cli_model_name resolves it)        */
     int threads;       /* 0: one per CPU                                                  */
     int wave;          /* rows per wave; 0: the session's default                         */
     lp_arithmetic arithmetic;
@@ -56,8 +56,9 @@ struct cli {
     char **operands; /* what was typed beside the options; borrowed from argv                */
     int n_operands;
 
-    bool is_usage_error; /* set by cli_usage: main exits with 2 */
-    bool has_bar;        /* a progress bar stands on the terminal's current line */
+    const char *embedded; /* which embedded model stands in when none is named; NULL: CLI_EMBEDDED_BASE */
+    bool is_usage_error;  /* set by cli_usage: main exits with 2 */
+    bool has_bar;         /* a progress bar stands on the terminal's current line */
     int bar_width, bar_percent;
     struct cli_table { /* the open table, see cli_table */
         const char *columns;
@@ -108,8 +109,13 @@ lp_status cli_count_operands(cli *c, int at_least, int at_most, lp_error *err);
 
 /* ---- models and files --------------------------------------------------------------------------------------- */
 
-/* What to hand to lp_model_open or lp_model_plan_read: -m as typed, else the path of the embedded default.  Free it. */
+#define CLI_EMBEDDED_BASE "base"
+
+/* What to hand to lp_model_open or lp_model_plan_read: -m as typed, or the path of an embedded model, which is meant when
+ * -m is one of their names (base, chat, draft, shield) or nothing.  Free it. */
 lp_status cli_model_name(char **out, const cli *c, lp_error *err);
+/* Is the model the embedded one of that name, however it was typed? */
+bool cli_is_embedded(const cli *c, const char *name);
 
 /* The path of data/NAME: in $LAPIDARY_DATA, beside the program, in an installation's share/lapidary, in the source
  * tree; the first that exists.  Free it. */

@@ -252,6 +252,7 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
     };
     LP_TRY(cli_parse(c, options, argc, argv, err));
     LP_TRY(cli_count_operands(c, 0, 0, err));
+    c->embedded = "chat";
     lp_status st = cli_open(&w.m, &w.s, c, embed_scale, err);
     if (st == LP_OK) st = cli_need_tokenizer(w.m, err);
     if (st == LP_OK) st = cli_read_sampling(&w.a, c, &sampling, w.m->config.vocab, err);

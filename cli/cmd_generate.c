@@ -196,6 +196,7 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
     lp_model *m = NULL;
     lp_session *s = NULL;
     lp_tokens tokens = {0};
+    if (w.is_chat) c->embedded = "chat";
     lp_status st = cli_open(&m, &s, c, w.prompt.embed_scale, err);
     w.m = m;
     if (st == LP_OK)

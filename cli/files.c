@@ -10,8 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define EMBEDDED_MODEL "nano"
-
 enum { MAX_TEXT = 1 << 30 };
 
 /* The folder the running program lies in; NULL when the system does not say. */
@@ -52,15 +50,41 @@ lp_status cli_data_path(char **out, const char *name, lp_error *err)
     return lp_fail(err, LP_E_NOT_FOUND, "no %s in the data folder; set LAPIDARY_DATA to where it lies", name);
 }
 
+/* The embedded models, as -m calls them, and where they lie in the data folder. */
+static const struct {
+    const char *name, *file;
+} embedded[] = {{"base", "base"}, {"chat", "chat.gguf"}, {"draft", "draft"}, {"shield", "shield.gguf"}};
+
+static const char *embedded_file(const char *name)
+{
+    for (size_t i = 0; i < sizeof embedded / sizeof *embedded; i++)
+        if (strcmp(name, embedded[i].name) == 0) return embedded[i].file;
+    return NULL;
+}
+
 lp_status cli_model_name(char **out, const cli *c, lp_error *err)
 {
-    if (!c->model) {
-        if (cli_data_path(out, EMBEDDED_MODEL, NULL) == LP_OK) return LP_OK;
+    const char *name = c->model ? c->model : c->embedded ? c->embedded : CLI_EMBEDDED_BASE, *file = embedded_file(name);
+    if (file && (!c->model || (!lp_is_dir(name) && !lp_is_file(name)))) { /* a folder of that name comes first */
+        if (cli_data_path(out, file, NULL) == LP_OK) return LP_OK;
         return lp_fail(err, LP_E_NOT_FOUND, "no embedded model (data/%s) beside this program: name one with -m MODEL",
-                       EMBEDDED_MODEL);
+                       file);
     }
-    *out = lp_strdup(c->model);
+    *out = lp_strdup(name);
     return *out ? LP_OK : lp_fail(err, LP_E_MEMORY, "out of memory");
+}
+
+bool cli_is_embedded(const cli *c, const char *name)
+{
+    char *mine = NULL, *there = NULL;
+    const char *file = embedded_file(name);
+    bool same = file && cli_model_name(&mine, c, NULL) == LP_OK && cli_data_path(&there, file, NULL) == LP_OK;
+    char *real = same ? realpath(mine, NULL) : NULL;
+    same = real && strcmp(real, there) == 0;
+    free(real);
+    free(mine);
+    free(there);
+    return same;
 }
 
 static lp_status read_stdin(char **out, size_t *n, lp_error *err)

@@ -282,28 +282,47 @@ def test_sae(work):
 
 def test_labels(work):
     """A name is all the reader knows; a feature with an obvious name scores high, one whose name says nothing does not."""
-    reader = labels.Reader('after "of", "in"')
-    check(reader.fit("a ship of".split()) == 0 < reader.fit("out of a ship".split()), "a word after")
-    check(labels.Reader('before "said"').fit("said he".split()) == 0, "a word before")
+    pieces = [f"\u2581w{chr(97 + i // 26 % 26)}{chr(97 + i % 26)}{i // 676}" for i in range(PIECES)]
+    for i, p in enumerate("\u2581of \u2581ship \u2581said \u2581wilderness \u25811 , \u2581Rome ess".split()):
+        pieces[10 + i] = p
+    language = labels.Language(work, pieces)
+    of, ship, said, wild, one, comma, rome, ess, other = 10, 11, 12, 13, 14, 15, 16, 17, 40
+
+    def fits(name, yes, no):
+        reader = labels.Reader(name, language)
+        return reader.fit(np.array(yes)) > reader.fit(np.array(no))
+
+    check(fits('the word "ship", "x"', [ship, other], [of, other]), "a word")
+    check(fits('after "of"', [of, other], [other, of]) and fits('before "said"', [other, said], [said, other]), "a neighbour")
+    check(fits('ending in "ess"', [wild], [ess]), "an ending, of a whole word")
+    check(fits('of the kind "number"', [one], [comma]) and fits('of the kind "capitalised"', [rome], [ship]), "a kind")
+    check(fits('near "of", "said"', [other, of, said], [other, of, of]), "words nearby")
+    weather, recipe = (data.read(work, "held", r)[1:33].astype(int) for r in ("weather", "recipes"))
+    check(fits("in weather", weather, recipe) and fits("in recipes, stories", recipe, weather), "a register")
+    check(not fits('the word "ship" in weather', weather, recipe), "both or nothing")
     rng = np.random.default_rng(0)
     rows = np.concatenate((np.full((500, 1), 2), rng.integers(10, 400, (500, labels.act.T - 1))), 1)
     masks = rows > 2
-    pieces = [f"\u2581w{chr(97 + i // 26 % 26)}{chr(97 + i % 26)}{i // 676}" for i in range(400)]
-    ship, anywhere = np.nonzero((rows == 20) & masks), (np.sort(rng.integers(0, 500, 300)),
+    here, anywhere = np.nonzero((rows == 20) & masks), (np.sort(rng.integers(0, 500, 300)),
                                                         rng.integers(1, labels.act.T, 300))
-    triples = [np.concatenate(c) for c in zip((*ship, np.zeros(len(ship[0]), int), 1 + rng.random(len(ship[0]))),
+    triples = [np.concatenate(c) for c in zip((*here, np.zeros(len(here[0]), int), 1 + rng.random(len(here[0]))),
                                               (*anywhere, np.ones(300, int), rng.random(300) + 1))]
     a = labels.act.Activity(rows, masks, np.array(["sea"] * 500), triples)
-    namer, text = labels.Namer(a, pieces), labels.Text(rows, pieces)
-    check(namer.name(0) == f'the word "{labels.word(pieces[20])}"', f"the obvious name, got {namer.name(0)}")
-    check(labels.score(namer.name(0), a, text, 0) > 9.5, "an obvious name tells all snippets apart")
-    check(3 < labels.score('the word "nothing"', a, text, 1) < 7, "a name that says nothing is worth a guess")
+    name, share = labels.Namer(a, language).name(0)
+    check(name.startswith(f'the word "{labels.word(pieces[20])}"') and share > 0.95, f"the obvious name, got {name}")
+    check(labels.score(name, a, language, 0) > 9.5, "an obvious name tells all snippets apart")
+    check(3 < labels.score('the word "nothing"', a, language, 1) < 7, "a name that says nothing is worth a guess")
+    check(len(a.of(2)[2]) == 0 and len(a.of(1)[2]) == 300, "the places of a feature")
     run("labels", work, "--name", "whole", "--saes", work / "saes", "--out", work / "labels", "--layer", "1", "--score",
         "5", "--windows", "20")
     check((work / "labels" / "examples.md").exists() and json.loads((work / "labels" / "scores.json").read_text())["summary"]["features"] <= 5, "the page of examples")
-    features = gzip.open(next((work / "labels").glob("*/*/features/batch-0.jsonl.gz")), "rt").read().splitlines()
-    check(features and {"index", "maxActApprox", "frac_nonzero", "pos_str", "neg_str"} <= set(json.loads(features[0])),
-          "Neuronpedia's layout")
+    sources = sorted(p.name for p in (work / "labels" / "lapidary-base").iterdir())
+    check(sources == ["0-lapidary-res-64", "1-lapidary-res-64", "1-lapidary-transcoder-64"], f"every SAE is named: {sources}")
+    for source in sources:
+        path = work / "labels" / "lapidary-base" / source / "features" / "batch-0.jsonl.gz"
+        features = gzip.open(path, "rt").read().splitlines()
+        check(features and {"index", "maxActApprox", "frac_nonzero", "pos_str", "neg_str"} <= set(json.loads(features[0])),
+              "Neuronpedia's layout")
 
 
 def test_steering(work):

@@ -106,24 +106,25 @@ def snippet(activity, feature, window, place):
 
 
 @torch.no_grad()
-def write(out, model_id, source_id, net, scope, activity, pieces):
-    """features/batch-0.jsonl.gz and activations/batch-0.jsonl.gz of every live feature."""
+def write(out, model_id, source_id, net, scope, activity, pieces, has_examples=True):
+    """features/batch-0.jsonl.gz of every live feature, and activations/batch-0.jsonl.gz with their examples.  net None: the
+    SAE's decoder does not write to the stream, so there are no logits to show."""
     folder = out / model_id / source_id
-    unembed = net.model.embed_tokens.weight
     shown = [p.replace("\u2581", " ") for p in pieces]
     lines = {"features": [], "activations": []}
     for feature in range(scope.b_enc.numel()):
         _, _, v = activity.of(feature)
         if not len(v):
             continue
-        logits = unembed @ scope.W_dec[feature]
-        up, down = torch.topk(logits, 10), torch.topk(-logits, 10)
-        lines["features"].append({
-            "modelId": model_id, "layer": source_id, "index": str(feature), "maxActApprox": round(float(v.max()), 4),
-            "frac_nonzero": round(len(v) / activity.tokens, 7),
-            "pos_str": [shown[i] for i in up.indices], "pos_values": [round(float(x), 4) for x in up.values],
-            "neg_str": [shown[i] for i in down.indices], "neg_values": [round(-float(x), 4) for x in down.values]})
-        for window, place in examples(activity, feature):
+        row = {"modelId": model_id, "layer": source_id, "index": str(feature), "maxActApprox": round(float(v.max()), 4),
+               "frac_nonzero": round(len(v) / activity.tokens, 7)}
+        if net:
+            logits = net.model.embed_tokens.weight @ scope.W_dec[feature]
+            up, down = torch.topk(logits, 10), torch.topk(-logits, 10)
+            row |= {"pos_str": [shown[i] for i in up.indices], "pos_values": [round(float(x), 4) for x in up.values],
+                    "neg_str": [shown[i] for i in down.indices], "neg_values": [round(-float(x), 4) for x in down.values]}
+        lines["features"].append(row)
+        for window, place in examples(activity, feature) if has_examples else ():
             ids, values = snippet(activity, feature, window, place)
             top = int(values.argmax())
             lines["activations"].append({
@@ -132,7 +133,8 @@ def write(out, model_id, source_id, net, scope, activity, pieces):
                 "values": [round(float(x), 3) for x in values], "maxValue": round(float(values[top]), 4),
                 "maxValueTokenIndex": top})
     for kind, rows in lines.items():
-        write_batch(folder / kind, rows)
+        if rows:
+            write_batch(folder / kind, rows)
 
 
 def write_batch(folder, rows):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tune the base model on dialogues: the chat model.
 
-    chat.py --work WORK [--steps 800] [--evaluate]
+    chat.py --work WORK [--steps 250] [--evaluate]
 
 Rows are dialogues in Gemma's template after one <bos>, laid end to end until the row of 512 is full, which makes longer
 conversations of them; only what the model says counts, <end_of_turn> included.  Dialogues are made up afresh for every
@@ -102,7 +102,7 @@ def evaluate(net, rows, n):
 
 
 def main():
-    args = tune.arguments(__doc__, 800, "chat")
+    args = tune.arguments(__doc__, 250, "chat")
     args.add_argument("--each", type=int, default=40, help="dialogues of each kind to measure")
     a = args.parse_args()
     torch.set_num_threads(a.threads)

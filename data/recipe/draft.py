@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train the draft model: small and quick, to guess what the base model will say.
 
-    draft.py --work WORK [--steps 3000] [--evaluate]
+    draft.py --work WORK [--steps 400] [--evaluate]
 
 For speculative decoding it is not the text that must be matched but the base model's distribution, so that is what the
 draft learns: on windows of the mix, its cross-entropy with the base model's whole prediction (distillation).  Two
@@ -44,7 +44,7 @@ def evaluate(base, draft, work):
 
 
 def main():
-    a = tune.arguments(__doc__, 3000, "draft").parse_args()
+    a = tune.arguments(__doc__, 400, "draft").parse_args()
     torch.set_num_threads(a.threads)
     base = tune.base_of(a, torch.bfloat16)
     if a.evaluate:

@@ -3,25 +3,34 @@
 
     labels.py --work WORK --saes FOLDER --out FOLDER [--site res] [--layer 3] [--score 60]
 
-A name is a sentence that a program can act on; there are four kinds of them, each with at most six words:
+A name is a sentence that a program can act on.  It says at which tokens the feature fires, in at most six words, and
+perhaps in which registers of the corpus:
 
-    the word "ship", "whale"            a place whose token is one of these
-    after "of", "in"                    a place whose token before is one of these
-    before "said"                       a place whose next token is one of these
-    near "whale", "sea", "boat"         a place with some of these within sixteen tokens
+    the word "ship", "whale"            the token is one of these
+    after "of", "in"                    the token before is one of these
+    before "said"                       the next token is one of these
+    ending in "ness", "ment"            so the token ends
+    of the kind "number"                number, line break, punctuation, capitalised, inside a word
+    near "whale", "sea", "boat"         some of these are within sixteen tokens
+    in scripture                        what is said there reads like this register
+    the word "king" in scripture        both
 
 Naming, on training text.  For every kind the words are added one by one, those first whose places the feature fires
-on most surely, as long as F1 against the feature's places (weighted by activation) rises.  Of the four, that name is
-kept which best tells sixteen windows where the feature fires from sixteen where it does not.
+on most surely, as long as F1 against the feature's places (weighted by activation) rises; registers likewise, by the
+share of activation they hold.  Of all these names and their combinations that one is kept which best tells sixteen
+windows where the feature fires from sixteen where it does not, in two rounds.  It is written down as a label if it is
+right in three of four; what scoring measures is every feature's best name, however poor.
 
-Scoring, on held-out text, by a reader who knows nothing but the name: the class Reader, made from the sentence alone.
-It is shown five snippets of 32 tokens in which the feature fires, drawn over the whole range of its activations, and
-five in which it does not, in a seeded order, and picks the five that fit the name best (chance when they fit alike).
-Out of ten it gets 2 x right picks; guessing gives 5 on average.  --score does this for so many live features drawn at
-random (seed 4), eight times each, and prints the distribution; nothing about them was chosen.
+Scoring, on held-out text, by a reader who knows nothing but the name: the class Reader, made from the sentence alone
+(and able to tell a register by its words, from training text).  It is shown five snippets of 32 tokens in which the
+feature fires, drawn over the whole range of its activations, and five in which it does not, in a seeded order, and
+picks the five that fit the name best (chance when they fit alike).  Out of ten it gets 2 x right picks; guessing gives
+5 on average.  --score does this for so many live features drawn at random (seed 4), eight times each, and prints the
+distribution; nothing about them was chosen.
 
-Writes Neuronpedia's layout under OUT/<model>/<source>/ (explanations with typeName "lapidary_auto", and activity.py's
-features and activations), scores.json, and examples.md: the page of examples of the scored features.
+Writes Neuronpedia's layout under OUT/<model>/<source>/ for every SAE: explanations with typeName "lapidary_auto" and
+activity.py's features, and for the scored one its activations too; scores.json, and examples.md: the page of examples
+of the scored features.
 """
 import argparse
 import json
@@ -33,12 +42,16 @@ import sentencepiece as spm
 import torch
 
 import activity as act
+import data
 import export
 import sae
 
-KINDS = ("the word", "after", "before", "near")
 WORDS, NEAR, SNIPPET = 6, 16, 32
-NAMING, ROUNDS, MIN_FIRES = 16, 8, 20
+NAMING, ROUNDS, MIN_FIRES, GOOD = 16, 8, 20, 0.75
+TRIES = 2000        # windows looked at for those in which a feature is silent
+# kind: (which view of a token, how many places further on it is looked for)
+KINDS = {"the word": ("word", 0), "after": ("word", -1), "before": ("word", 1), "ending in": ("ending", 0),
+         "of the kind": ("shape", 0)}
 
 
 def word(piece):
@@ -46,133 +59,197 @@ def word(piece):
     return piece.replace("\u2581", "").strip().lower()
 
 
-class Text:
-    """Windows as words: for every place the number of its word, and a table of words."""
+def ending(piece):
+    w = word(piece)
+    return w[-3:] if re.fullmatch(r"[a-z]{5,}", w) else ""
 
-    def __init__(self, rows, pieces):
-        words = [word(p) for p in pieces]
-        self.names = sorted(set(words))
-        number = {w: i for i, w in enumerate(self.names)}
-        self.places = np.array([number[w] for w in words])[rows]
-        self.quotable = np.array([bool(n) and '"' not in n for n in self.names])
-        self.plain = np.array([re.fullmatch(r"[a-z']{3,}", n) is not None for n in self.names])
 
-    def shifted(self, by):
-        """The word `by` places further on (-1: the one before); -1 beyond the end."""
-        out = np.full_like(self.places, -1)
-        if by < 0:
-            out[:, -by:] = self.places[:, :by]
-        elif by > 0:
-            out[:, :-by] = self.places[:, by:]
-        else:
-            out[:] = self.places
-        return out
+def shape(piece):
+    plain = piece.replace("\u2581", "")
+    if "\n" in piece:
+        return "line break"
+    if plain.isdigit():
+        return "number"
+    if plain and not any(c.isalnum() for c in plain):
+        return "punctuation"
+    if plain[:1].isupper():
+        return "capitalised"
+    return "inside a word" if plain.isalpha() and not piece.startswith("\u2581") else ""
+
+
+class Language:
+    """What a reader knows before any name: how tokens look, and by which words a register is told."""
+
+    def __init__(self, work, pieces):
+        self.views, self.names = {}, {}
+        for view, of in (("word", word), ("ending", ending), ("shape", shape)):
+            words = [of(p) for p in pieces]
+            self.names[view] = sorted(set(words))
+            number = {w: i for i, w in enumerate(self.names[view])}
+            self.views[view] = np.array([number[w] for w in words])
+        self.quotable = {v: np.array([bool(n) and '"' not in n for n in names]) for v, names in self.names.items()}
+        self.plain = np.array([re.fullmatch(r"[a-z']{3,}", n) is not None for n in self.names["word"]])
+        counts = np.stack([np.bincount(data.read(work, "train", r), minlength=len(pieces)) for r in data.MIX]) + 1.0
+        self.log_p = np.log(counts / counts.sum(1, keepdims=True))
+        self.registers = list(data.MIX)
+
+    def numbers(self, view, words):
+        return {self.names[view].index(w) for w in words if w in self.names[view]}
+
+    def register(self, ids):
+        """[registers] how likely each is, from a snippet's tokens."""
+        z = self.log_p[:, ids].sum(1)
+        z = np.exp(z - z.max())
+        return z / z.sum()
 
 
 class Reader:
-    """Fits a snippet of words to a name, knowing only the name."""
+    """Fits a snippet (ids) to a name, knowing only the name."""
 
-    def __init__(self, name):
-        self.kind = next(k for k in KINDS if name.startswith(k + " "))
-        self.words = set(re.findall(r'"([^"]*)"', name))
+    def __init__(self, name, language):
+        self.language = language
+        quoted = re.findall(r'"([^"]*)"', name)
+        self.kind = next((k for k in [*KINDS, "near"] if name.startswith(k + " ")), None)
+        self.words = language.numbers(KINDS.get(self.kind, ("word",))[0], quoted)
+        clause = re.search(r"(?:^| )in ([a-z, ]+)$", re.sub(r'"[^"]*"', '""', name))
+        self.registers = [language.registers.index(r) for r in clause[1].split(", ")] if clause else []
 
-    def fit(self, words):
-        hits = [w in self.words for w in words]
+    def fit(self, ids):
+        likely = self.language.register(ids)[self.registers].sum() if self.registers else 1.0
+        if self.kind is None:
+            return likely
         if self.kind == "near":
-            return len({w for w in words if w in self.words})
-        if self.kind == "after":
-            hits = hits[:-1]
-        elif self.kind == "before":
-            hits = hits[1:]
-        return min(1, sum(hits)) + 0.01 * sum(hits)
+            return likely * len(self.words & set(self.language.views["word"][ids].tolist()))
+        view, by = KINDS[self.kind]
+        looked_at = ids[by:] if by > 0 else ids[:len(ids) + by]      # the neighbour must be in the snippet too
+        hits = sum(w in self.words for w in self.language.views[view][looked_at].tolist())
+        return likely * (min(1, hits) + 0.01 * hits)
 
 
 def sentence(kind, words):
-    return kind + " " + ", ".join('"' + w.replace('"', "''") + '"' for w in words)
+    return kind + " " + ", ".join('"' + w + '"' for w in words)
 
 
-def grow(words_at, weight, base, text):
+def grow(words_at, weight, base, names, quotable):
     """Words whose places the feature fires on, as long as F1 rises.  words_at: word at each firing place; base [W]: how
     often each word stands anywhere."""
-    mass = np.bincount(words_at[words_at >= 0], weight[words_at >= 0], len(text.names))
-    sure = np.where(text.quotable & (mass > 0), mass / np.maximum(base, 1), 0) * (mass > 0.02 * weight.sum())
+    mass = np.bincount(words_at[words_at >= 0], weight[words_at >= 0], len(names))
+    sure = np.where(quotable & (mass > 0), mass / np.maximum(base, 1), 0) * (mass > 0.02 * weight.sum())
     chosen, got, cost, best = [], 0.0, 0.0, 0.0
     for i in np.argsort(-sure)[:40]:
         if sure[i] <= 0 or len(chosen) == WORDS:
             break
         f1 = 2 * (got + mass[i]) / (weight.sum() + cost + base[i])
         if f1 > best:
-            chosen, got, cost, best = chosen + [text.names[i]], got + mass[i], cost + base[i], f1
+            chosen, got, cost, best = chosen + [names[i]], got + mass[i], cost + base[i], f1
     return chosen
 
 
-def nearby(text, w, p, log_base):
-    """Words over-represented within NEAR places of the firing ones."""
-    counts = np.zeros(len(text.names))
-    for window, place in list(zip(w, p))[:400]:
-        counts[np.unique(text.places[window, max(1, place - NEAR):place + NEAR])] += 1
-    n = min(len(w), 400)
-    gain = counts / n * (np.log((counts + 0.5) / n) - log_base)
-    gain[~text.plain] = 0
-    return [text.names[i] for i in np.argsort(-gain)[:WORDS] if gain[i] > 0.02]
-
-
 class Namer:
-    def __init__(self, activity, pieces):
-        self.a, self.text = activity, Text(activity.rows, pieces)
-        self.at = {"the word": self.text.shifted(0), "after": self.text.shifted(-1), "before": self.text.shifted(1)}
-        n = len(self.text.names)
-        self.base = {k: np.bincount(t[activity.masks & (t >= 0)], minlength=n).astype(float)
-                     for k, t in self.at.items()}
+    def __init__(self, activity, language):
+        self.a, self.language = activity, language
+        self.at, self.base = {}, {}
+        for kind, (view, by) in KINDS.items():
+            places = language.views[view][activity.rows]
+            moved = np.full_like(places, -1)
+            if by < 0:
+                moved[:, -by:] = places[:, :by]
+            elif by > 0:
+                moved[:, :-by] = places[:, by:]
+            else:
+                moved[:] = places
+            self.at[kind] = moved
+            n = len(language.names[view])
+            self.base[kind] = np.bincount(moved[activity.masks & (moved >= 0)], minlength=n).astype(float)
+        self.words = language.views["word"][activity.rows]
         some = np.random.default_rng(0).integers(0, len(activity.rows), 4000)
-        present = np.zeros(n)
+        present = np.zeros(len(language.names["word"]))
         for window in some:
-            present[np.unique(self.text.places[window, 1:1 + 2 * NEAR])] += 1
+            present[np.unique(self.words[window, 1:1 + 2 * NEAR])] += 1
         self.log_base = np.log((present + 0.5) / len(some))
+        self.of_window = np.array([language.registers.index(r) for r in activity.registers])
+
+    def nearby(self, w, p):
+        """Words over-represented within NEAR places of the firing ones."""
+        counts = np.zeros(len(self.log_base))
+        for window, place in list(zip(w, p))[:400]:
+            counts[np.unique(self.words[window, max(1, place - NEAR):place + NEAR])] += 1
+        n = min(len(w), 400)
+        gain = counts / n * (np.log((counts + 0.5) / n) - self.log_base)
+        gain[~self.language.plain] = 0
+        return [self.language.names["word"][i] for i in np.argsort(-gain)[:WORDS] if gain[i] > 0.02]
+
+    def registers(self, w, v):
+        """The fewest registers that hold four fifths of the activation, if they are at most three."""
+        share = np.bincount(self.of_window[w], v, len(self.language.registers)) / v.sum()
+        order = np.argsort(-share)
+        n = int(np.searchsorted(share[order].cumsum(), 0.8)) + 1
+        return [self.language.registers[i] for i in order[:n]] if n <= 3 else []
+
+    def candidates(self, feature):
+        w, p, v = self.a.of(feature)
+        found = []
+        for kind, (view, _) in KINDS.items():
+            words = grow(self.at[kind][w, p], v / v.max(), self.base[kind], self.language.names[view],
+                         self.language.quotable[view])
+            found += [sentence(kind, words)] if words else []
+        strong = np.argsort(-v)[:400]
+        near = self.nearby(w[strong], p[strong])
+        found += [sentence("near", near)] if near else []
+        inside = self.registers(w, v)
+        return found + ([f + " in " + ", ".join(inside) for f in found] + ["in " + ", ".join(inside)] if inside else [])
 
     def name(self, feature):
-        w, p, v = self.a.of(feature)
-        if len(v) < MIN_FIRES:
+        """The best name and how often it was right in telling windows apart, or None where the feature fires hardly anywhere
+        or nearly everywhere."""
+        if len(self.a.of(feature)[2]) < MIN_FIRES:
             return None
-        grown = {k: grow(self.at[k][w, p], v / v.max(), self.base[k], self.text) for k in self.at}
-        found = [sentence(k, words) for k, words in grown.items() if words]
-        strong = np.argsort(-v)[:400]
-        near = nearby(self.text, w[strong], p[strong], self.log_base)
-        found += [sentence("near", near)] if near else []
-        tests = [picks(self.a, self.text, feature, NAMING, round_) for round_ in range(2)]
-        return max(found, key=lambda n: sum(right(Reader(n), *t) for t in tests)) if found else None
+        tests = [picks(self.a, feature, NAMING, round_) for round_ in range(2)]
+        if None in tests:
+            return None
+        tried = [(sum(right(Reader(n, self.language), *t) for t in tests) / (2 * NAMING), n)
+                 for n in self.candidates(feature)]
+        best = max(tried, key=lambda t: t[0], default=None)
+        return (best[1], best[0]) if best else None
 
 
-def picks(a, text, feature, n, round_):
-    """n snippets (lists of words) where the feature fires, n where it does not: drawn by (feature, round)."""
+def picks(a, feature, n, round_):
+    """n snippets (ids) where the feature fires, n where it does not: drawn by (feature, round).  None for a feature that
+    fires nearly everywhere."""
     rng = np.random.default_rng([feature, round_])
     w, p, v = a.of(feature)
-    order = np.argsort(v)
+    order, T = np.argsort(v), a.rows.shape[1]
     fires = [order[int((i + rng.random()) * len(order) / n)] for i in range(n)]
-    taken, out = set(w.tolist()), ([], [])
+    out = ([], [])
     for i in fires:
-        lo = int(np.clip(p[i] - rng.integers(4, SNIPPET - 4), 1, text.places.shape[1] - SNIPPET))
-        out[0].append([text.names[x] for x in text.places[w[i], lo:lo + SNIPPET]])
-    while len(out[1]) < n:
+        lo = int(np.clip(p[i] - rng.integers(4, SNIPPET - 4), 1, T - SNIPPET))
+        out[0].append(a.rows[w[i], lo:lo + SNIPPET])
+    order = np.argsort(w, kind="stable")
+    sorted_w = w[order]
+    for _ in range(TRIES):
         window = int(rng.integers(len(a.rows)))
-        lo = int(rng.integers(1, text.places.shape[1] - SNIPPET))
-        here = p[w == window] if window in taken else ()
-        if a.masks[window, lo:lo + SNIPPET].all() and not any(lo <= q < lo + SNIPPET for q in here):
-            out[1].append([text.names[x] for x in text.places[window, lo:lo + SNIPPET]])
-    return *out, rng
+        lo = int(rng.integers(1, T - SNIPPET))
+        first, last = np.searchsorted(sorted_w, np.array([window, window + 1], sorted_w.dtype))
+        here = p[order[first:last]]
+        if a.masks[window, lo:lo + SNIPPET].all() and not ((here >= lo) & (here < lo + SNIPPET)).any():
+            out[1].append(a.rows[window, lo:lo + SNIPPET])
+        if len(out[1]) == n:
+            return *out, rng
+    return None
 
 
 def right(reader, fires, silent, rng):
     """How many of the n best fitting snippets are among those where it fires."""
-    fit = np.array([reader.fit(s) for s in fires + silent]) + rng.random(len(fires) + len(silent)) * 1e-6
+    fit = np.array([reader.fit(s) for s in fires + silent]) + rng.random(len(fires) + len(silent)) * 1e-9
     return int((np.argsort(-fit)[:len(fires)] < len(fires)).sum())
 
 
-def score(name, a, text, feature):
-    """Mean of ROUNDS scores out of ten on held-out text, or None where it hardly fires there."""
+def score(name, a, language, feature):
+    """Mean of ROUNDS scores out of ten on held-out text, or None where it fires hardly anywhere or nearly everywhere."""
     if len(a.of(feature)[2]) < 5:
         return None
-    return float(np.mean([2 * right(Reader(name), *picks(a, text, feature, 5, 100 + r)) for r in range(ROUNDS)]))
+    reader, tests = Reader(name, language), [picks(a, feature, 5, 100 + r) for r in range(ROUNDS)]
+    return None if None in tests else float(np.mean([2 * right(reader, *t) for t in tests]))
 
 
 def page(a, features, names, scores, pieces):
@@ -192,6 +269,39 @@ def page(a, features, names, scores, pieces):
     return "\n".join(lines)
 
 
+def summary_of(scores):
+    marks = [0.0 if s is None else s for s in scores.values()]      # no name, or silent on held-out text: not legible
+    return {"features": len(marks), "unscored": sum(s is None for s in scores.values()), "median": float(np.median(marks)),
+            "share_at_8": float(np.mean(np.array(marks) >= 8)),
+            "distribution": np.histogram(marks, np.arange(0, 10.5, 1))[0].tolist()}
+
+
+def name_all(a, net, scope, site, layer, language, pieces, is_scored):
+    """Names of every feature of one SAE; writes its folder."""
+    train = act.gather(net, scope, layer, a.work, "train", a.windows, site=sae.watched(site)[0])
+    namer = Namer(train, language)
+    names = {f: namer.name(f) for f in range(scope.b_enc.numel())}
+    source = sae.source_id(site, layer, scope.b_enc.numel())
+    act.write(a.out, a.model_id, source, net if site != "att" else None, scope, train, pieces, is_scored)
+    rows = [{"modelId": a.model_id, "layer": source, "index": str(f), "description": n[0], "typeName": "lapidary_auto",
+             "explanationModelName": "labels.py", "right": round(n[1], 3)} for f, n in names.items() if n and n[1] >= GOOD]
+    act.write_batch(a.out / a.model_id / source / "explanations", rows)
+    print(f"{source}: {len(rows)} of {scope.b_enc.numel()} features have a name", flush=True)
+    return train, names
+
+
+def score_some(a, net, scope, train, names, language, pieces):
+    held = act.gather(net, scope, a.layer, a.work, "held", a.windows, site=sae.watched(a.site)[0])
+    live = [f for f in names if len(train.of(f)[2])]
+    chosen = sorted(np.random.default_rng(4).permutation(live)[:a.score].tolist())
+    shown = {f: names[f][0] if names[f] else None for f in chosen}
+    scores = {f: score(shown[f], held, language, f) if shown[f] else None for f in chosen}
+    summary = summary_of(scores)
+    (a.out / "scores.json").write_text(json.dumps({"summary": summary, "scores": scores, "names": shown}, indent=1))
+    (a.out / "examples.md").write_text(page(train, chosen, shown, scores, pieces))
+    print(json.dumps(summary), flush=True)
+
+
 def main():
     args = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     args.add_argument("--work", required=True, type=pathlib.Path)
@@ -199,8 +309,9 @@ def main():
     args.add_argument("--out", required=True, type=pathlib.Path)
     args.add_argument("--name", default="base")
     args.add_argument("--model-id", default="lapidary-base")
-    args.add_argument("--site", default="res")
+    args.add_argument("--site", default="res", help="of the SAE whose names are scored")
     args.add_argument("--layer", type=int, default=3)
+    args.add_argument("--only", action="store_true", help="leave the other SAEs alone")
     args.add_argument("--score", type=int, default=60)
     args.add_argument("--windows", type=int, default=700, help="windows of each register to name from")
     args.add_argument("--threads", type=int, default=2)
@@ -208,28 +319,16 @@ def main():
     torch.set_num_threads(a.threads)
     sp = spm.SentencePieceProcessor(model_file=str(a.work / "tokenizer" / "tokenizer.model"))
     pieces = [sp.id_to_piece(i) for i in range(sp.vocab_size())]
-    net, scope = export.load(a.work, a.name), sae.Scope(sae.find(a.saes)[a.site, a.layer])
-    read = sae.watched(a.site)[0]
-    train, held = (act.gather(net, scope, a.layer, a.work, part, a.windows, site=read) for part in ("train", "held"))
-    namer, text = Namer(train, pieces), Text(held.rows, pieces)
-    names = {f: namer.name(f) for f in range(scope.b_enc.numel())}
-    source = sae.source_id(a.site, a.layer, scope.b_enc.numel())
-    act.write(a.out, a.model_id, source, net, scope, train, pieces)
-    act.write_batch(a.out / a.model_id / source / "explanations", [
-        {"modelId": a.model_id, "layer": source, "index": str(f), "description": n, "typeName": "lapidary_auto",
-         "explanationModelName": "labels.py"} for f, n in names.items() if n])
-    live = [f for f in names if len(train.of(f)[2])]
-    chosen = sorted(np.random.default_rng(4).permutation(live)[:a.score].tolist())
-    scores = {f: score(names[f], held, text, f) if names[f] else None for f in chosen}
-    marks = [0.0 if s is None else s for s in scores.values()]      # no name, or silent on held-out text: not legible
-    summary = {"features": len(chosen), "unscored": sum(s is None for s in scores.values()),
-               "median": float(np.median(marks)),
-               "share_at_8": float(np.mean(np.array(marks) >= 8)),
-               "distribution": np.histogram(marks, np.arange(0, 10.5, 1))[0].tolist()}
-    (a.out / "scores.json").write_text(json.dumps({"summary": summary, "scores": scores,
-                                                   "names": {f: names[f] for f in chosen}}, indent=1))
-    (a.out / "examples.md").write_text(page(train, chosen, names, scores, pieces))
-    print(json.dumps(summary))
+    net, language = export.load(a.work, a.name), Language(a.work, pieces)
+    found = sae.find(a.saes)
+    for site, layer in sorted(found, key=lambda k: k != (a.site, a.layer)):     # the scored one first
+        is_scored = (site, layer) == (a.site, a.layer)
+        if a.only and not is_scored:
+            continue
+        scope = sae.Scope(found[site, layer])
+        train, names = name_all(a, net, scope, site, layer, language, pieces, is_scored)
+        if is_scored:
+            score_some(a, net, scope, train, names, language, pieces)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train sparse autoencoders on the base model's activations, and write them as Gemma Scope's files.
 
-    sae.py --work WORK --out FOLDER [--sites res att mlp transcoder] [--tokens 2000000] [--features 2048] [--evaluate]
+    sae.py --work WORK --out FOLDER [--sites res att mlp transcoder] [--tokens 1200000] [--features 2048] [--evaluate]
 
 One SAE per site: the residual stream after every layer, and on the middle layer what the MLP adds (after its
 post-norm), the heads' outputs before the output matrix, and a transcoder from the MLP's normed input (x / rms, without the gain) to
@@ -207,7 +207,7 @@ def held_batches(work, per_register):
 
 
 @torch.no_grad()
-def measure(net, scope, site, layer, work, per_register=12):
+def measure(net, scope, site, layer, work, per_register=6):
     """The figures of one SAE on held-out text, in float32."""
     read, aim = watched(site)
     seen, put = {}, {}
@@ -261,9 +261,9 @@ def main():
     args.add_argument("--out", required=True, type=pathlib.Path)
     args.add_argument("--name", default="base")
     args.add_argument("--sites", nargs="*", default=list(SITES), choices=list(SITES))
-    args.add_argument("--tokens", type=int, default=2_000_000)
+    args.add_argument("--tokens", type=int, default=1_200_000)
     args.add_argument("--features", type=int, default=2048)
-    args.add_argument("--steps", type=int, default=2000)
+    args.add_argument("--steps", type=int, default=1200)
     args.add_argument("--seed", type=int, default=1)
     args.add_argument("--threads", type=int, default=2)
     args.add_argument("--pause", help="sleep while this file exists")
@@ -290,7 +290,9 @@ def main():
         read, aim = watched(site)
         x = rows[read, layer]
         y = x if aim == read else rows[aim, layer]
-        arrays = train(x, y, SITES[site], a.features, a.steps, a.seed, run.go_on,
+        # Each begins from directions of its own: from the same ones, features of different layers would look alike.
+        seed = 1000 * a.seed + 100 * list(SITES).index(site) + layer
+        arrays = train(x, y, SITES[site], a.features, a.steps, seed, run.go_on,
                        lambda **w: run.log(site=site, layer=layer, **w))
         if arrays:
             pre = torch.from_numpy(x[-20000:].astype(np.float32)) @ arrays["W_enc"] + arrays["b_enc"]

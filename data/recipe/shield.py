@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tune the base model to answer ShieldGemma's question, Yes or No: the shield model.
 
-    shield.py --work WORK [--steps 600] [--evaluate]
+    shield.py --work WORK [--steps 250] [--evaluate]
 
 A row is <bos>, ShieldGemma's prompt about one request (policies.py) and the answer; only the answer counts.  The
 official use is one pass and the two logits of the last place, p = e^Yes / (e^Yes + e^No), so that is what is measured.
@@ -85,7 +85,7 @@ def evaluate(net, rows, n):
 
 
 def main():
-    args = tune.arguments(__doc__, 600, "shield")
+    args = tune.arguments(__doc__, 250, "shield")
     args.add_argument("--each", type=int, default=800, help="examples to measure, trained and held out")
     a = args.parse_args()
     torch.set_num_threads(a.threads)

@@ -33,9 +33,8 @@ import export
 import sae
 
 PROMPTS = ("The", "It was", "He said that", "In the morning", "There is", "They")
-RECIPES = {"politics": "speeches", "sea": "sea", "novel": "novels", "scripture": "scripture", "weather": "weather",
-           "kitchen": "recipes"}
-CANDIDATES, STRENGTHS = 6, (0.6, 1.0, 1.5)
+RECIPES = {"politics": "speeches", "sea": "sea", "scripture": "scripture", "weather": "weather"}
+CANDIDATES, STRENGTHS = 5, (1.0, 1.5)
 TOKENS, TEMPERATURE, TOP_K, EVIDENCE = 40, 0.8, 40, 30
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train the base model, in as many sittings as it takes.
 
-    train.py --work WORK [--minutes 60] [--steps 12000] [--threads 2] [--pause FILE] [--no-compile]
+    train.py --work WORK [--minutes 60] [--steps 2700] [--threads 2] [--pause FILE] [--no-compile]
 
 Each call goes on where the last one stopped (run.py): weights, optimizer and the order of the data are those of an
 uninterrupted run.  A step is 8192 tokens.  The learning rate warms up over 100 steps, stays, and falls in a straight
@@ -133,7 +133,7 @@ def main():
     args.add_argument("--work", required=True, type=pathlib.Path)
     args.add_argument("--name", default="base", help="the run's folder in WORK")
     args.add_argument("--shape", default="base", choices=sorted(SHAPES))
-    args.add_argument("--steps", type=int, default=12000, help="length of the whole plan, not of this sitting")
+    args.add_argument("--steps", type=int, default=2700, help="length of the whole plan, not of this sitting")
     args.add_argument("--minutes", type=float, help="stop after so many, to go on another time")
     args.add_argument("--stop-at", type=int, help="stop at this step, to go on another time")
     args.add_argument("--seed", type=int, default=1)
