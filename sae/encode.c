@@ -12,9 +12,10 @@
 #include <string.h>
 
 enum {
-    MOST_ROWS = 256,    /* of a block                                                             */
-    SCRATCH = 16 << 20, /* floats of pre-activations held, unless LP_TILE rows take more          */
-    STEP = 32,          /* pre-activations looked at together                                     */
+    MOST_ROWS = 256,        /* of a block                                                 */
+    SCRATCH = 16 << 20,     /* floats of pre-activations held, unless LP_TILE rows take more */
+    STEP = 32,              /* pre-activations looked at together                         */
+    WORTH_WAKING = 1 << 16, /* floats looked at: with fewer, other threads are not woken  */
 };
 
 struct lp_encoder {
@@ -261,13 +262,14 @@ static lp_status encode_block(lp_features *out, lp_encoder *e, const float *x, i
     scan p = {.e = e, .n = n, .base = (size_t)first};
     LP_TRY(make_ready(e, x, n, first, err));
     multiply(e, e->pre, &e->s->encoder, e->x, n, e->arithmetic);
-    lp_pool_run(e->env.pool, scan_some, &p);
+    lp_pool *pool = (size_t)n * (size_t)e->s->d_sae < WORTH_WAKING ? NULL : e->env.pool;
+    lp_pool_run(pool, scan_some, &p);
     for (int r = 0; r < n; r++) out->start[first + r + 1] = out->start[first + r] + e->counts[r];
     if (!grow_values(out, out->start[first + n]))
         return lp_fail(err, LP_E_MEMORY, "no memory for %zu activations", out->start[first + n]);
     p.out = out;
     atomic_store(&p.next, 0);
-    lp_pool_run(e->env.pool, scan_some, &p);
+    lp_pool_run(pool, scan_some, &p);
     out->n_rows = first + n;
     return lp_cancelled(&e->env) ? LP_CANCELLED : LP_OK;
 }
@@ -352,6 +354,7 @@ void lp_decode(float *out, lp_encoder *e, const lp_features *f, const float *x)
 {
     decoding p = {.s = e->s, .f = f, .x = x, .out = out};
     assert(x || (e->s->norm == LP_SAE_NORM_NONE && !e->s->has_skip));
-    lp_pool_run(e->env.pool, decode_some, &p);
+    size_t work = f->n_rows ? f->start[f->n_rows] * (size_t)e->s->d_out : 0;
+    lp_pool_run(work < WORTH_WAKING ? NULL : e->env.pool, decode_some, &p);
     if (e->s->has_skip) add_skip(out, e, x, f->n_rows);
 }

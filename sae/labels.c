@@ -110,7 +110,10 @@ static lp_status next_line(const reading *r, gzFile f, char **line, size_t *room
         const char *text = gzerror(f, &code);
         if (code < 0) return lp_fail(r->err, LP_E_FORMAT, "%s: %s", r->path, code == Z_ERRNO ? strerror(errno) : text);
         if (!got) break;
-        used += strlen(*line + used);
+        size_t n_got = strlen(got);
+        used += n_got;
+        if (n_got == 0 || (n_got < BLOCK - 1 && got[n_got - 1] != '\n' && !gzeof(f)))
+            return wrong(r, "not a JSON object (a NUL in it)"); /* gzgets stops nowhere else */
         if (used && (*line)[used - 1] == '\n') {
             *n = (ptrdiff_t)used - 1;
             return LP_OK;

@@ -124,27 +124,12 @@ static lp_status no_cache(const char *name, lp_error *err)
     return lp_fail(err, LP_E_NOT_FOUND, "%.200s: where is the Hugging Face cache?  Set HF_HOME", name);
 }
 
-/* The folder of the repository's main revision in `cache`; *out stays NULL where there is none. */
-static lp_status snapshot_in(char **out, const char *cache, const char *repo)
+/* The folder of the repository's main revision; *out stays NULL where the cache has none, or no repository could have that
+ * name. */
+static lp_status find_snapshot(char **out, const char *repo, lp_error *err)
 {
-    int owner = (int)strcspn(repo, "/");
-    char *top = lp_format("%s/models--%.*s--%s", cache, owner, repo, repo + owner + 1), *text = NULL, *folder = NULL;
-    char *ref = top ? lp_path_join(top, "refs/main") : NULL;
-    lp_status st = ref ? lp_read_file(&text, NULL, ref, 1024, NULL) : LP_E_MEMORY;
-    if (text) text[strcspn(text, " \t\r\n")] = 0;
-    if (text && is_clean(text) && !strchr(text, '/')) {
-        folder = lp_format("%s/snapshots/%s", top, text);
-        if (!folder) st = LP_E_MEMORY;
-    }
-    if (folder && lp_is_dir(folder)) {
-        *out = folder;
-        folder = NULL;
-    }
-    free(folder);
-    free(text);
-    free(ref);
-    free(top);
-    return st == LP_E_MEMORY ? st : LP_OK;
+    lp_status st = lp_hub_snapshot(out, repo, err);
+    return st == LP_E_NOT_FOUND || st == LP_E_RANGE ? LP_OK : st;
 }
 
 /* The N that was asked for, from `folder`, which has it. */
@@ -201,8 +186,8 @@ static lp_status find_of_google(lp_sae_place *out, const wish *w, lp_error *err)
     char *cache = lp_hub_cache(), *snapshot = NULL, repo[64];
     if (!cache) return no_cache(w->typed, err);
     snprintf(repo, sizeof repo, "google/%s", w->shelf.repo->name);
-    lp_status st = snapshot_in(&snapshot, cache, repo);
-    st = st == LP_OK ? find_in_snapshot(out, w, cache, snapshot, err) : no_memory(w->typed, err);
+    lp_status st = find_snapshot(&snapshot, repo, err);
+    if (st == LP_OK) st = find_in_snapshot(out, w, cache, snapshot, err);
     free(snapshot);
     free(cache);
     return st;
@@ -249,8 +234,8 @@ static lp_status find_of_theirs(lp_sae_place *out, const char *typed, lp_error *
     char *cache = lp_hub_cache(), *snapshot = NULL;
     if (!cache) return no_cache(typed, err);
     char *repo = lp_format("%.*s", (int)(owner + strcspn(typed + owner, "/")), typed);
-    lp_status st = repo ? snapshot_in(&snapshot, cache, repo) : LP_E_MEMORY;
-    st = st == LP_OK ? take_theirs(out, typed, repo, cache, snapshot, err) : no_memory(typed, err);
+    lp_status st = repo ? find_snapshot(&snapshot, repo, err) : no_memory(typed, err);
+    if (st == LP_OK) st = take_theirs(out, typed, repo, cache, snapshot, err);
     free(repo);
     free(snapshot);
     free(cache);

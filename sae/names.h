@@ -59,6 +59,8 @@ void lp_sae_place_clear(lp_sae_place *p); /* frees what it holds, leaves it empt
 
 /* Every SAE below a folder laid out as in 6, by site, layer, width and sparsity.  Free with lp_sae_list_free. */
 lp_status lp_sae_list(lp_sae_place **out, size_t *n, const char *folder, lp_error *err);
+/* Those of Gemma Scope's repositories that the Hugging Face cache holds, repository by repository, in the same order. */
+lp_status lp_sae_list_cached(lp_sae_place **out, size_t *n, lp_error *err);
 void lp_sae_list_free(lp_sae_place *list, size_t n);
 
 #endif

@@ -9,6 +9,7 @@
 #include "sae/scope_table.h"
 
 #include "core/config.h"
+#include "core/hub.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -323,6 +324,34 @@ lp_status lp_sae_list(lp_sae_place **out, size_t *n, const char *folder, lp_erro
         return st;
     }
     if (all.n) qsort(all.at, all.n, sizeof *all.at, compare);
+    *out = all.at;
+    *n = all.n;
+    return LP_OK;
+}
+
+/* What one repository of Gemma Scope's has in the cache; nothing where it is not there. */
+static lp_status add_cached(places *to, const lp_scope_repo *r, lp_error *err)
+{
+    char repo[64], *folder = NULL;
+    size_t from = to->n;
+    snprintf(repo, sizeof repo, "google/%s", r->name);
+    lp_status st = lp_hub_snapshot(&folder, repo, err);
+    if (st == LP_E_NOT_FOUND) return LP_OK;
+    if (st == LP_OK) st = walk(to, folder, 0, err);
+    free(folder);
+    if (st == LP_OK && to->n > from) qsort(to->at + from, to->n - from, sizeof *to->at, compare);
+    return st;
+}
+
+lp_status lp_sae_list_cached(lp_sae_place **out, size_t *n, lp_error *err)
+{
+    places all = {0};
+    for (int i = 0; i < LP_SCOPE_REPOS; i++) {
+        lp_status st = add_cached(&all, &lp_scope_repos[i], err);
+        if (st == LP_OK) continue;
+        lp_sae_list_free(all.at, all.n);
+        return st;
+    }
     *out = all.at;
     *n = all.n;
     return LP_OK;

@@ -509,6 +509,24 @@ static void test_no_cache(void)
     check_refused("jane/saes/x", LP_E_NOT_FOUND, "Set HF_HOME");
 }
 
+/* All that the cache holds of Gemma Scope, sorted within a repository. */
+static void test_cached(void)
+{
+    lp_sae_place *list = NULL;
+    size_t n = 0;
+    int sparse = 0, coders = 0;
+    CHECK(lp_sae_list_cached(&list, &n, NULL) == LP_OK && n >= 8);
+    for (size_t i = 0; i < n; i++) {
+        CHECK(list[i].source_id && list[i].model_id && list[i].repo && lp_is_file(list[i].path));
+        sparse += strcmp(list[i].source_id, "20-gemmascope-res-16k__l0-22") == 0;
+        coders += list[i].spot.is_coder;
+        if (i == 0 || strcmp(list[i].repo, list[i - 1].repo) != 0) continue;
+        CHECK(list[i].spot.layer >= list[i - 1].spot.layer);
+    }
+    CHECK(sparse == 1 && coders == 3);
+    lp_sae_list_free(list, n);
+}
+
 int main(void)
 {
     CHECK(mkdtemp(root));
@@ -521,6 +539,7 @@ int main(void)
     test_release();
     test_other_sites();
     test_theirs();
+    test_cached();
     test_paths();
     test_from_path();
     test_embedded();

@@ -1,0 +1,137 @@
+/* saes.c - see saes.h. */
+#include "cli/saes.h"
+
+#include "sae/reader.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The embedded SAEs' folder, or NULL where there is none; free it. */
+static char *embedded_folder(void)
+{
+    char *folder = NULL;
+    return cli_data_path(&folder, "saes", NULL) == LP_OK ? folder : NULL;
+}
+
+static lp_status find_named(lp_sae_place **out, size_t *n, const char *embedded, const cli_texts *names, lp_error *err)
+{
+    lp_sae_place *list = lp_calloc((size_t)names->n, sizeof *list);
+    if (!list) return lp_fail(err, LP_E_MEMORY, "out of memory");
+    for (int i = 0; i < names->n; i++) {
+        lp_status st = lp_sae_find(&list[i], names->items[i], embedded, err);
+        if (st != LP_OK) {
+            lp_sae_list_free(list, (size_t)i);
+            return st;
+        }
+    }
+    *out = list;
+    *n = (size_t)names->n;
+    return LP_OK;
+}
+
+lp_status cli_find_saes(lp_sae_place **out, size_t *n, cli *c, const cli_sae_choice *choice, lp_error *err)
+{
+    char *embedded = embedded_folder();
+    lp_status st;
+    if (choice->names.n)
+        st = find_named(out, n, embedded, &choice->names, err);
+    else if (!cli_is_embedded(c, CLI_EMBEDDED_BASE))
+        st = cli_usage(c, err, "no SAE named: --sae gemma-2-2b/20-gemmascope-res-16k, or a path");
+    else if (!embedded)
+        st = lp_fail(err, LP_E_NOT_FOUND, "no embedded SAEs (data/saes) beside this program: name one with --sae");
+    else
+        st = lp_sae_list(out, n, embedded, err);
+    free(embedded);
+    return st;
+}
+
+/* ---- labels -------------------------------------------------------------------------------------------------- */
+
+/* DIR/<source id>, DIR/<model id>/<source id>, or DIR itself: the first that is a folder of explanations. */
+static char *label_folder(const char *dir, const char *model, const char *source, bool is_told)
+{
+    char *tries[3] = {source && model ? lp_format("%s/%s/%s", dir, model, source) : NULL,
+                      source ? lp_format("%s/%s", dir, source) : NULL, is_told ? lp_strdup(dir) : NULL};
+    char *found = NULL;
+    for (int i = 0; i < 3; i++) {
+        if (!found && tries[i] && lp_is_dir(tries[i]))
+            found = tries[i];
+        else
+            free(tries[i]);
+    }
+    return found;
+}
+
+/* Labels that were asked for must be there; shipped ones may be missing. */
+static lp_status open_labels(lp_labels *out, const cli_sae_choice *choice, const lp_sae_place *place, const lp_sae *s,
+                             lp_error *err)
+{
+    char *shipped = NULL;
+    if (!choice->labels && cli_data_path(&shipped, "labels", NULL) != LP_OK) return LP_OK;
+    const char *dir = choice->labels ? choice->labels : shipped;
+    const char *model = place->model_id ? place->model_id : LP_SAE_EMBEDDED_MODEL;
+    char *folder = label_folder(dir, model, place->source_id, choice->labels != NULL);
+    lp_status st = LP_OK;
+    if (folder)
+        st = lp_labels_read(out, folder, s->d_sae, err);
+    else if (choice->labels)
+        st = lp_fail(err, LP_E_NOT_FOUND, "%s: no such folder", choice->labels);
+    free(folder);
+    free(shipped);
+    return st;
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------- */
+
+static lp_status read_site(lp_sae_options *o, cli *c, const char *site, lp_error *err)
+{
+    if (!site) return LP_OK;
+    lp_sae_spot *spot = &o->spot;
+    LP_TRY(lp_site_parse(site, &spot->site, &spot->layer, err));
+    if (spot->layer == LP_EVERY_LAYER) return cli_usage(c, err, "--site %s: which layer? %s.20", site, site);
+    spot->site_out = spot->site, spot->layer_out = spot->layer;
+    spot->is_coder = spot->site == LP_MLP_NORMED; /* only transcoders read there */
+    if (spot->is_coder) spot->site_out = LP_MLP_OUT;
+    o->is_spot_given = 1;
+    return LP_OK;
+}
+
+static lp_status open_one(cli_saes *out, cli *c, const lp_model *m, const cli_sae_choice *choice,
+                          const lp_sae_options *o, const lp_sae_place *place, lp_error *err)
+{
+    LP_TRY(lp_sae_open(&out->items[out->n], place->path, o, &c->env, err));
+    lp_sae *s = out->items[out->n++];
+    if (m) LP_TRY(lp_sae_fits(s, &m->config, err));
+    return open_labels(&out->labels[out->n - 1], choice, place, s, err);
+}
+
+lp_status cli_open_saes(cli_saes *out, cli *c, const lp_model *m, const cli_sae_choice *choice, lp_error *err)
+{
+    lp_sae_options o = {.bf16 = choice->type};
+    lp_sae_place *places = NULL;
+    size_t n = 0;
+    LP_TRY(read_site(&o, c, choice->site, err));
+    LP_TRY(cli_find_saes(&places, &n, c, choice, err));
+    out->items = lp_calloc(n ? n : 1, sizeof *out->items);
+    out->labels = lp_calloc(n ? n : 1, sizeof *out->labels);
+    lp_status st = out->items && out->labels ? LP_OK : lp_fail(err, LP_E_MEMORY, "out of memory");
+    for (size_t i = 0; i < n && st == LP_OK; i++) st = open_one(out, c, m, choice, &o, &places[i], err);
+    lp_sae_list_free(places, n);
+    return st;
+}
+
+void cli_close_saes(cli_saes *s)
+{
+    for (int i = 0; i < s->n; i++) {
+        lp_sae_close(s->items[i]);
+        lp_labels_free(&s->labels[i]);
+    }
+    free(s->items);
+    free(s->labels);
+    *s = (cli_saes){0};
+}
+
+const char *cli_sae_site(const lp_sae *s)
+{
+    return s->spot.site == LP_N_SITES ? "?" : lp_site_name(s->spot.site);
+}

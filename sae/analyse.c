@@ -1,0 +1,87 @@
+/* analyse.c - see analyse.h. */
+#include "sae/analyse.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* y [w->rows] = w x. */
+static lp_status multiply(float *y, const lp_matrix *w, const float *x, const lp_env *env, lp_error *err)
+{
+    lp_matmul_scratch *scratch = NULL;
+    LP_TRY(lp_matmul_scratch_new(&scratch, 1, w->cols, lp_pool_threads(env ? env->pool : NULL), err));
+    lp_matmul(&y, &w, 1, x, 1, LP_EXACT, scratch, env);
+    lp_matmul_scratch_free(scratch);
+    return LP_OK;
+}
+
+static bool is_added(lp_site site)
+{
+    return site == LP_RESID_POST || site == LP_RESID_MID || site == LP_RESID_PRE || site == LP_MLP_OUT ||
+           site == LP_ATTN_OUT || site == LP_EMBED;
+}
+
+lp_status lp_feature_direction(float *out, const lp_sae *s, int feature, const lp_model *m, const lp_env *env,
+                               lp_error *err)
+{
+    if (feature < 0 || feature >= s->d_sae)
+        return lp_fail(err, LP_E_RANGE, "feature %d: %s has features 0 to %d", feature, s->name, s->d_sae - 1);
+    if (is_added(s->spot.site_out) && s->d_out == m->config.d_model) {
+        lp_sae_decoder_row(s, feature, out);
+        return LP_OK;
+    }
+    int layer = s->spot.layer_out;
+    if (s->spot.site_out != LP_Z || layer < 0 || layer >= m->config.n_layers || m->layers[layer].o.cols != s->d_out)
+        return lp_fail(err, LP_E_UNSUPPORTED,
+                       "%s writes to %s, which is not added to the residual stream of this model", s->name,
+                       s->spot.site_out == LP_N_SITES ? "an unknown site" : lp_site_name(s->spot.site_out));
+    float *row = lp_calloc((size_t)s->d_out, sizeof *row);
+    if (!row) return lp_fail(err, LP_E_MEMORY, "out of memory");
+    lp_sae_decoder_row(s, feature, row);
+    lp_status st = multiply(out, &m->layers[layer].o, row, env, err);
+    free(row);
+    return st;
+}
+
+lp_status lp_logit_effect(float *e, const float *v, lp_effect kind, const lp_model *m, const lp_env *env, lp_error *err)
+{
+    int D = m->config.d_model;
+    if (kind == LP_EFFECT_PLAIN) return multiply(e, &m->embed, v, env, err);
+    float *gained = lp_calloc((size_t)D, sizeof *gained);
+    if (!gained) return lp_fail(err, LP_E_MEMORY, "out of memory");
+    for (int i = 0; i < D; i++) gained[i] = v[i] * m->final_gain[i];
+    lp_status st = multiply(e, &m->embed, gained, env, err);
+    free(gained);
+    return st;
+}
+
+static double dot(const float *a, const float *b, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+/* Puts x among the n best, largest first; the list holds k at most. */
+static int insert(lp_scored *best, int n, int k, lp_scored x)
+{
+    if (n == k && !(x.score > best[n - 1].score)) return n;
+    int at = n < k ? n++ : n - 1;
+    for (; at > 0 && best[at - 1].score < x.score; at--) best[at] = best[at - 1];
+    best[at] = x;
+    return n;
+}
+
+int lp_feature_nearest(lp_scored *out, int k, const lp_sae *s, const float *v, int except)
+{
+    double length = sqrt(dot(v, v, s->d_out));
+    float *row = lp_calloc((size_t)s->d_out, sizeof *row);
+    int n = 0;
+    for (int i = 0; row && k > 0 && length > 0 && i < s->d_sae; i++) {
+        if (i == except || !(s->dec_norm[i] > 0)) continue;
+        lp_sae_decoder_row(s, i, row);
+        n = insert(out, n, k, (lp_scored){i, (float)(dot(row, v, s->d_out) / (length * (double)s->dec_norm[i]))});
+    }
+    free(row);
+    return n;
+}
