@@ -133,16 +133,6 @@ static double best_of(lp_scored best[BEST], const float *z, int vocab)
     return norm;
 }
 
-static double divergence(const float *p, double p_norm, const float *q, double q_norm, int vocab)
-{
-    double kl = 0;
-    for (int i = 0; i < vocab; i++) {
-        double a = (double)p[i] - p_norm, b = (double)q[i] - q_norm;
-        kl += exp(a) * (a - b);
-    }
-    return kl > 0 ? kl : 0; /* rounding may carry 0 below itself */
-}
-
 /* A token of the steered text: both distributions it could have come from, then the clean timeline reads it too. */
 static int on_steered(const lp_generated *t, void *user)
 {
@@ -156,7 +146,7 @@ static int on_steered(const lp_generated *t, void *user)
     step *x = &w->steps[w->n_steps++];
     *x = (step){.pos = t->pos, .id = t->id};
     double p_norm = best_of(x->clean, p, V), q_norm = best_of(x->steered, q, V);
-    x->kl = divergence(p, p_norm, q, q_norm, V);
+    x->kl = lp_kl(p, p_norm, q, q_norm, V);
     if (t->finish == LP_FINISH_NONE) w->st = lp_session_eval(w->clean, &t->id, 1, w->err);
     return w->st != LP_OK || lp_steer_generated(t, w->steer);
 }

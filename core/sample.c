@@ -363,3 +363,15 @@ lp_status lp_sampler_next(int *id, lp_sampler *s, const float *logits, const int
     *id = lp_distribution_draw(&d, lp_random_unit(s->o.seed, n_tokens, LP_DRAW_TOKEN));
     return LP_OK;
 }
+
+/* sum p log(p / p'), written as sum p (p'/p - 1 - log(p'/p)): the same, since both add up to 1, but no term is below
+ * zero and nothing cancels between terms, so that a small divergence is not lost in the rounding of the two norms. */
+double lp_kl(const float *z, double norm, const float *other, double other_norm, int n)
+{
+    double kl = 0;
+    for (int i = 0; i < n; i++) {
+        double a = (double)z[i] - norm, b = (double)other[i] - other_norm, d = b - a;
+        kl += fabs(d) < 1 ? exp(a) * (expm1(d) - d) : exp(b) - exp(a) - exp(a) * d;
+    }
+    return kl;
+}

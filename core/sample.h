@@ -112,4 +112,7 @@ static inline float lp_logprob(float x, double norm)
     return (float)((double)x - norm);
 }
 
+/* KL(softmax z || softmax other) in nats, norms from lp_log_sum_exp.  Never below 0, and 0 for equal logits. */
+double lp_kl(const float *z, double norm, const float *other, double other_norm, int n);
+
 #endif

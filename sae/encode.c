@@ -321,6 +321,14 @@ static void decode_row(float *out, const lp_sae *s, const lp_features *f, int ro
     for (size_t i = 0; i < width; i++) out[i] = (float)((double)out[i] * scale + shift);
 }
 
+double lp_decoder_scale(const lp_sae *s, int feature, const float *x)
+{
+    double g = s->rescales ? 1 / (double)s->dec_norm[feature] : 1, shift, scale;
+    if (s->norm == LP_SAE_NORM_NONE || s->spot.is_coder) return g;
+    find_norm(s, x, &shift, &scale);
+    return g * (s->norm == LP_SAE_NORM_LAYER ? scale - 1e-5 : scale);
+}
+
 typedef struct decoding {
     const lp_sae *s;
     const lp_features *f;

@@ -41,4 +41,8 @@ lp_status lp_encode_dense(float *out, lp_encoder *e, const float *x, int n, lp_e
  * or has a skip matrix, else may be NULL. */
 void lp_decode(float *out, lp_encoder *e, const lp_features *f, const float *x);
 
+/* The length a feature of value 1 adds along its decoder row when f of row x [d_in] is decoded: 1, but for a topk SAE that
+ * rescales (1 / |d|), and for one that normalises rows (the norm taken out).  What a change of f by c is worth in x. */
+double lp_decoder_scale(const lp_sae *s, int feature, const float *x);
+
 #endif

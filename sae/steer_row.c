@@ -133,18 +133,6 @@ static double partly(const lp_steer_work *w, double to)
     return w->r == 1 ? to : w->f + w->r * (to - w->f);
 }
 
-/* How much of its decoder row one unit of a feature is when this row is decoded. */
-static double decoder_scale(const lp_sae *s, int feature, const float *x)
-{
-    double g = s->rescales ? 1 / (double)s->dec_norm[feature] : 1, mean = 0, squares = 0;
-    if (s->norm == LP_SAE_NORM_NONE || s->spot.is_coder) return g;
-    bool is_layer = s->norm == LP_SAE_NORM_LAYER;
-    for (int i = 0; i < s->d_in && is_layer; i++) mean += (double)x[i] / s->d_in;
-    for (int i = 0; i < s->d_in; i++) squares += ((double)x[i] - mean) * ((double)x[i] - mean);
-    double scale = sqrt(squares / (is_layer ? s->d_in - 1 : s->d_in));
-    return scale > 0 ? g * scale : g;
-}
-
 static void put_feature(lp_features *f, int feature, float value)
 {
     size_t n = f->start[1], at = 0;
@@ -213,7 +201,7 @@ static void add_up(const lp_steer_place *p, int n, int pos, const float *y)
             if (e->length > 0) w->c = w->r * (e->amount - along / e->length) / e->length;
         } else if (to != w->f) {
             const float *x = s->x + (size_t)s->row[pos - s->first] * (size_t)s->sae->d_in;
-            w->c = w->r * (to - w->f) * decoder_scale(s->sae, e->r->index, x);
+            w->c = w->r * (to - w->f) * lp_decoder_scale(s->sae, e->r->index, x);
         }
         for (int k = 0; k < p->width && w->c != 0; k++) st->delta[k] += w->c * (double)e->d[k];
     }
