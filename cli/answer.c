@@ -97,6 +97,13 @@ json_t *cli_sampling_json(const cli_answer *a)
     return NULL;
 }
 
+json_t *cli_seed_json(uint64_t seed)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%llu", (unsigned long long)seed);
+    return json_string(text);
+}
+
 /* ---- text -------------------------------------------------------------------------------------------------- */
 
 /* Bytes at s (n left, valid UTF-8) that steer a terminal: C0 but newline and tab, DEL, C1 (U+0080..9F); 0: none. */

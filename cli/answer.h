@@ -67,5 +67,7 @@ lp_status cli_say(const char *text, size_t n, lp_error *err);
 
 /* The sampling as a JSON object; NULL: out of memory. */
 json_t *cli_sampling_json(const cli_answer *a);
+/* A seed as text: JSON numbers beyond 2^53 do not survive every reader. */
+json_t *cli_seed_json(uint64_t seed);
 
 #endif

@@ -5,8 +5,8 @@
  */
 #include "cli/answer.h"
 #include "cli/commands.h"
-#include "cli/inputs.h"
-#include "core/chat.h"
+#include "cli/recipes.h"
+#include "cli/write_run.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +18,7 @@ typedef struct job {
     cli_prompt prompt;
     cli_sampling sampling;
     bool is_chat;
+    const char *run_file;
     int n_top; /* -1: no log-probabilities wanted */
     const lp_model *m;
     json_t *list; /* of tokens, with --json */
@@ -101,9 +102,7 @@ static json_t *result_json(const job *w, const lp_session *s, const lp_tokens *p
     int bad = !j || !ids;
     for (size_t i = 0; i < prompt->n; i++) bad |= json_array_append_new(ids, json_integer(prompt->ids[i]));
     bad |= json_object_set_new(j, "sampling", cli_sampling_json(a));
-    char seed[24]; /* text: JSON numbers beyond 2^53 do not survive every reader */
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)a->sample.seed);
-    bad |= json_object_set_new(j, "seed", json_string(seed));
+    bad |= json_object_set_new(j, "seed", cli_seed_json(a->sample.seed));
     bad |= json_object_set_new(j, "prompt", ids);
     bad |= json_object_set(j, "tokens", w->list);
     bad |= json_object_set_new(j, "text", cli_json_text(g->text ? g->text : "", g->len));
@@ -154,30 +153,11 @@ static lp_status generate(job *w, lp_session *s, const lp_tokens *prompt, lp_err
         lp_status wrote = cli_print_json(result_json(w, s, prompt, &g, &a), err);
         if (wrote < 0) st = wrote;
     }
+    cli_run_parts parts = {.c = c, .s = s, .prompt = prompt, .answer = &a, .generation = &g};
+    if (st == LP_OK) st = cli_write_run(w->run_file, &parts, err);
     json_decref(w->list);
     lp_generation_free(&g);
     lp_sampler_free(sampler);
-    return st;
-}
-
-/* --chat: the prompt as the one user turn of a conversation, the model to speak next. */
-static lp_status take_chat(lp_tokens *out, cli *c, const lp_model *m, const cli_prompt *p, lp_error *err)
-{
-    char *text = NULL;
-    size_t n = 0;
-    lp_chat chat = {0};
-    const lp_chat_options o = {.generation_prompt = true, .parse_specials = p->specials == 2};
-    if (p->tokens) return cli_usage(c, err, "--chat wraps a text; --tokens are taken as they are");
-    LP_TRY(cli_need_tokenizer(m, err));
-    LP_TRY(cli_prompt_text(&text, &n, c, p, err));
-    lp_turn turn = {LP_ROLE_USER, text, n};
-    lp_status st = lp_chat_tokenize(&chat, m->tokenizer, &turn, 1, &o, err);
-    if (st == LP_OK) {
-        *out = chat.tokens;
-        chat.tokens = (lp_tokens){0};
-    }
-    lp_chat_free(&chat);
-    free(text);
     return st;
 }
 
@@ -186,6 +166,7 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
     job w = {.c = c, .n_top = -1, .err = err, .sampling = {.max_tokens = DEFAULT_MAX_TOKENS}};
     const cli_option options[] = {
         CLI_PROMPT_OPTIONS(w.prompt),
+        {"run", 0, CLI_TEXT, &w.run_file, "FILE", "write all that `lapidary replay` needs to do it again"},
         {"chat", 'c', CLI_FLAG, &w.is_chat, NULL, "wrap the prompt as a user's turn, for instruction-tuned models"},
         CLI_SAMPLING_OPTIONS(w.sampling),
         {"logprobs", 0, CLI_INT, &w.n_top, "N", "tell each token's log-probability and its N best alternatives",
@@ -196,12 +177,15 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
     lp_model *m = NULL;
     lp_session *s = NULL;
     lp_tokens tokens = {0};
+    uint8_t *is_template = NULL;
     if (w.is_chat) c->embedded = "chat";
     lp_status st = cli_open(&m, &s, c, w.prompt.embed_scale, err);
     w.m = m;
     if (st == LP_OK)
-        st = w.is_chat ? take_chat(&tokens, c, m, &w.prompt, err) : cli_take_prompt(&tokens, c, m, &w.prompt, err);
+        st = w.is_chat ? cli_take_chat(&tokens, &is_template, c, m, &w.prompt, err)
+                       : cli_take_prompt(&tokens, c, m, &w.prompt, err);
     if (st == LP_OK) st = generate(&w, s, &tokens, err);
+    free(is_template);
     lp_tokens_free(&tokens);
     lp_session_free(s);
     lp_model_close(m);

@@ -7,8 +7,8 @@
 #include "cli/answer.h"
 #include "cli/commands.h"
 #include "cli/inputs.h"
-#include "cli/saes.h"
-#include "core/chat.h"
+#include "cli/recipes.h"
+#include "cli/write_run.h"
 #include "sae/steer.h"
 
 #include <math.h>
@@ -29,7 +29,7 @@ typedef struct job {
     cli_prompt prompt;
     cli_sampling sampling;
     cli_sae_choice choice;
-    const char *file;
+    const char *file, *run_file;
     bool is_chat, is_table;
     cli_answer answer;
     lp_recipe recipe;
@@ -38,7 +38,6 @@ typedef struct job {
     lp_session *s, *clean; /* steered; unsteered, on the steered text */
     lp_steer *steer;
     lp_tokens tokens;
-    lp_chat chat;
     uint8_t *is_template;
     lp_generation baseline, steered;
     step *steps;
@@ -46,81 +45,6 @@ typedef struct job {
     lp_status st;
     lp_error *err;
 } job;
-
-/* ---- the recipe and its SAEs ------------------------------------------------------------------------------------- */
-
-/* A path, or the name of a recipe that is shipped. */
-static lp_status read_recipe(job *w, lp_error *err)
-{
-    if (!w->file) return cli_usage(w->c, err, "which recipe?  --recipe FILE, or the name of a shipped one");
-    char *name = lp_format("steering/%s.json", w->file), *shipped = NULL;
-    bool is_name = !strchr(w->file, '/') && !lp_is_file(w->file);
-    if (is_name && name) cli_data_path(&shipped, name, NULL);
-    lp_status st = lp_recipe_read(&w->recipe, shipped ? shipped : w->file, err);
-    free(name);
-    free(shipped);
-    return st;
-}
-
-static bool has_name(const cli_texts *t, const char *name)
-{
-    for (int i = 0; i < t->n; i++)
-        if (strcmp(t->items[i], name) == 0) return true;
-    return false;
-}
-
-/* The SAEs the edits and conditions name, unless --sae named some. */
-static lp_status open_saes(job *w, lp_error *err)
-{
-    cli_texts *names = &w->choice.names;
-    bool is_typed = names->n > 0;
-    for (size_t i = 0; i < w->recipe.n_edits && !is_typed; i++) {
-        const lp_recipe_edit *e = &w->recipe.edits[i];
-        const char *wanted[] = {e->source, e->when.source};
-        for (int k = 0; k < 2; k++) {
-            if (!wanted[k] || has_name(names, wanted[k])) continue;
-            if (names->n == CLI_MAX_TEXTS)
-                return lp_fail(err, LP_E_RANGE, "more than %d SAEs in one recipe", CLI_MAX_TEXTS);
-            names->items[names->n++] = wanted[k];
-        }
-    }
-    return cli_open_saes(&w->saes, w->c, w->m, &w->choice, err);
-}
-
-/* "max_act" that the recipe leaves open comes from the labels. */
-static void fill_units(job *w)
-{
-    for (size_t i = 0; i < w->recipe.n_edits; i++) {
-        lp_recipe_edit *e = &w->recipe.edits[i];
-        for (int k = 0; k < w->saes.n && e->unit == LP_RECIPE_MAX_ACT && !(e->max_act > 0); k++)
-            if (strcmp(w->saes.items[k]->name, e->source) == 0)
-                e->max_act = (double)lp_label_max(&w->saes.labels[k], e->index);
-    }
-}
-
-/* ---- the prompt -------------------------------------------------------------------------------------------------- */
-
-static lp_status take_chat(job *w, lp_error *err)
-{
-    char *text = NULL;
-    size_t n = 0;
-    LP_TRY(cli_need_tokenizer(w->m, err));
-    LP_TRY(cli_prompt_text(&text, &n, w->c, &w->prompt, err));
-    lp_turn turn = {LP_ROLE_USER, text, n};
-    lp_chat_options o = {.generation_prompt = true};
-    lp_status st = lp_chat_tokenize(&w->chat, w->m->tokenizer, &turn, 1, &o, err);
-    free(text);
-    if (st != LP_OK) return st;
-    w->is_template = lp_calloc(w->chat.tokens.n, 1);
-    if (!w->is_template) return lp_fail(err, LP_E_MEMORY, "out of memory");
-    for (size_t i = 0; i < w->chat.tokens.n; i++) w->is_template[i] = !w->chat.marks[i].content;
-    return LP_OK;
-}
-
-static const lp_tokens *prompt_of(const job *w)
-{
-    return w->is_chat ? &w->chat.tokens : &w->tokens;
-}
 
 /* ---- both texts -------------------------------------------------------------------------------------------------- */
 
@@ -164,7 +88,7 @@ static lp_status draw(lp_generation *out, job *w, lp_session *s, lp_generate_fn 
 
 static lp_status run_both(job *w, lp_error *err)
 {
-    const lp_tokens *p = prompt_of(w);
+    const lp_tokens *p = &w->tokens;
     lp_session_options o = *lp_session_get_options(w->s);
     lp_session *other = NULL;
     LP_TRY(lp_session_new(&w->clean, w->m, &o, &w->c->env, err));
@@ -320,11 +244,11 @@ static lp_status print_json(const job *w, lp_error *err)
     char hash[33];
     LP_TRY(lp_recipe_hash(hash, &w->recipe, err));
     json_t *j = cli_provenance(w->c, w->s), *prompt = json_array();
-    const lp_tokens *p = prompt_of(w);
+    const lp_tokens *p = &w->tokens;
     int bad = !j || !prompt;
     for (size_t i = 0; i < p->n; i++) bad |= json_array_append_new(prompt, json_integer(p->ids[i]));
     bad |= json_object_set_new(j, "recipe", json_string(hash));
-    bad |= json_object_set_new(j, "seed", json_integer((json_int_t)w->answer.sample.seed));
+    bad |= json_object_set_new(j, "seed", cli_seed_json(w->answer.sample.seed));
     bad |= json_object_set_new(j, "sampling", cli_sampling_json(&w->answer));
     bad |= json_object_set_new(j, "prompt", prompt);
     bad |= json_object_set_new(j, "baseline", text_json(&w->baseline));
@@ -348,14 +272,26 @@ static lp_status report(const job *w, lp_error *err)
 
 static lp_status work(job *w, lp_error *err)
 {
-    LP_TRY(read_recipe(w, err));
+    LP_TRY(cli_read_recipe(&w->recipe, w->c, w->file, err));
     if (w->is_chat) w->c->embedded = "chat";
     LP_TRY(cli_open(&w->m, &w->s, w->c, w->prompt.embed_scale, err));
     LP_TRY(cli_read_sampling(&w->answer, w->c, &w->sampling, w->m->config.vocab, err));
-    LP_TRY(w->is_chat ? take_chat(w, err) : cli_take_prompt(&w->tokens, w->c, w->m, &w->prompt, err));
-    LP_TRY(open_saes(w, err));
-    fill_units(w);
+    LP_TRY(w->is_chat ? cli_take_chat(&w->tokens, &w->is_template, w->c, w->m, &w->prompt, err)
+                      : cli_take_prompt(&w->tokens, w->c, w->m, &w->prompt, err));
+    LP_TRY(cli_open_recipe_saes(&w->saes, w->c, w->m, &w->choice, &w->recipe, err));
     LP_TRY(run_both(w, err));
+    LP_TRY(cli_write_run(w->run_file,
+                         &(cli_run_parts){.c = w->c,
+                                          .s = w->s,
+                                          .prompt = &w->tokens,
+                                          .is_template = w->is_template,
+                                          .answer = &w->answer,
+                                          .generation = &w->steered,
+                                          .recipe = &w->recipe,
+                                          .saes = &w->saes,
+                                          .choice = &w->choice,
+                                          .steer = w->steer},
+                         err));
     return report(w, err);
 }
 
@@ -366,6 +302,7 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
         {"recipe", 'r', CLI_TEXT, &w.file, "FILE", "what to change: a recipe's path, or the name of a shipped one"},
         CLI_PROMPT_OPTIONS(w.prompt),
         {"chat", 'c', CLI_FLAG, &w.is_chat, NULL, "wrap the prompt as a user's turn"},
+        {"run", 0, CLI_TEXT, &w.run_file, "FILE", "write the steered run, for `lapidary replay`"},
         {"table", 0, CLI_FLAG, &w.is_table, NULL,
          "a line per steered token: KL, how far it was moved, likeliest tokens"},
         CLI_SAE_OPTIONS(w.choice),
@@ -382,7 +319,6 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
     lp_generation_free(&w.baseline);
     lp_generation_free(&w.steered);
     lp_tokens_free(&w.tokens);
-    lp_chat_free(&w.chat);
     free(w.is_template);
     free(w.steps);
     lp_model_close(w.m);

@@ -17,6 +17,8 @@ extern const cli_command cmd_sae;
 extern const cli_command cmd_steer;
 extern const cli_command cmd_rank;
 extern const cli_command cmd_patch;
+extern const cli_command cmd_sweep;
+extern const cli_command cmd_replay;
 extern const cli_command cmd_bench;
 extern const cli_command cmd_synth;
 extern const cli_command cmd_verify;

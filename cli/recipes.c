@@ -1,0 +1,77 @@
+/* recipes.c - see recipes.h. */
+#include "cli/recipes.h"
+
+#include "core/chat.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+lp_status cli_read_recipe(lp_recipe *out, cli *c, const char *name, lp_error *err)
+{
+    if (!name) return cli_usage(c, err, "which recipe?  --recipe FILE, or the name of a shipped one");
+    char *below = lp_format("steering/%s.json", name), *shipped = NULL;
+    bool is_name = !strchr(name, '/') && !lp_is_file(name);
+    if (is_name && below) cli_data_path(&shipped, below, NULL);
+    lp_status st = lp_recipe_read(out, shipped ? shipped : name, err);
+    free(below);
+    free(shipped);
+    return st;
+}
+
+static lp_status add_name(cli_texts *names, const char *name, lp_error *err)
+{
+    for (int i = 0; name && i < names->n; i++)
+        if (strcmp(names->items[i], name) == 0) return LP_OK;
+    if (!name) return LP_OK;
+    if (names->n == CLI_MAX_TEXTS) return lp_fail(err, LP_E_RANGE, "more than %d SAEs in one recipe", CLI_MAX_TEXTS);
+    names->items[names->n++] = name;
+    return LP_OK;
+}
+
+static void fill_units(lp_recipe *r, const cli_saes *saes)
+{
+    for (size_t i = 0; i < r->n_edits; i++) {
+        lp_recipe_edit *e = &r->edits[i];
+        for (int k = 0; k < saes->n && e->unit == LP_RECIPE_MAX_ACT && !(e->max_act > 0); k++)
+            if (strcmp(saes->items[k]->name, e->source) == 0)
+                e->max_act = (double)lp_label_max(&saes->labels[k], e->index);
+    }
+}
+
+lp_status cli_open_recipe_saes(cli_saes *out, cli *c, const lp_model *m, cli_sae_choice *choice, lp_recipe *r,
+                               lp_error *err)
+{
+    bool is_typed = choice->names.n > 0;
+    for (size_t i = 0; i < r->n_edits && !is_typed; i++) {
+        LP_TRY(add_name(&choice->names, r->edits[i].source, err));
+        LP_TRY(add_name(&choice->names, r->edits[i].when.source, err));
+    }
+    LP_TRY(cli_open_saes(out, c, m, choice, err));
+    fill_units(r, out);
+    return LP_OK;
+}
+
+lp_status cli_take_chat(lp_tokens *out, uint8_t **is_template, cli *c, const lp_model *m, const cli_prompt *p,
+                        lp_error *err)
+{
+    char *text = NULL;
+    size_t n = 0;
+    lp_chat chat = {0};
+    const lp_chat_options o = {.generation_prompt = true, .parse_specials = p->specials == 2};
+    if (p->tokens) return cli_usage(c, err, "--chat wraps a text; --tokens are taken as they are");
+    LP_TRY(cli_need_tokenizer(m, err));
+    LP_TRY(cli_prompt_text(&text, &n, c, p, err));
+    lp_turn turn = {LP_ROLE_USER, text, n};
+    lp_status st = lp_chat_tokenize(&chat, m->tokenizer, &turn, 1, &o, err);
+    uint8_t *marks = st == LP_OK ? lp_calloc(chat.tokens.n, 1) : NULL;
+    if (st == LP_OK && !marks) st = lp_fail(err, LP_E_MEMORY, "out of memory");
+    if (st == LP_OK) {
+        for (size_t i = 0; i < chat.tokens.n; i++) marks[i] = !chat.marks[i].content;
+        *is_template = marks;
+        *out = chat.tokens;
+        chat.tokens = (lp_tokens){0};
+    }
+    lp_chat_free(&chat);
+    free(text);
+    return st;
+}
