@@ -308,10 +308,13 @@ def test_labels(work):
     triples = [np.concatenate(c) for c in zip((*here, np.zeros(len(here[0]), int), 1 + rng.random(len(here[0]))),
                                               (*anywhere, np.ones(300, int), rng.random(300) + 1))]
     a = labels.act.Activity(rows, masks, np.array(["sea"] * 500), triples)
-    name, share = labels.Namer(a, language).name(0)
+    check(fits('after "of" or else the word "said"', [said, other], [of, ship]) and labels.Reader('near "of" or else after "of"', language).fit(
+        np.array([of, other])) > labels.Reader('near "of"', language).fit(np.array([of, other])), "either part will do, both are better")
+    name, share = labels.Namer(a, language).name(0)[0]
     check(name.startswith(f'the word "{labels.word(pieces[20])}"') and share > 0.95, f"the obvious name, got {name}")
     check(labels.score(name, a, language, 0) > 9.5, "an obvious name tells all snippets apart")
     check(3 < labels.score('the word "nothing"', a, language, 1) < 7, "a name that says nothing is worth a guess")
+    check(labels.label_of([("a", 0.7), ("a or else b", 0.8)])[0] == "a or else b" and not labels.label_of([("a", 0.7)]), "labels")
     check(len(a.of(2)[2]) == 0 and len(a.of(1)[2]) == 300, "the places of a feature")
     run("labels", work, "--name", "whole", "--saes", work / "saes", "--out", work / "labels", "--layer", "1", "--score",
         "5", "--windows", "20")

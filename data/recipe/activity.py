@@ -55,24 +55,28 @@ def windows(work, part, per_register, seed):
 
 
 @torch.no_grad()
-def gather(net, scope, layer, work, part, per_register, seed=5, site="res"):
+def gather(net, wanted, work, part, per_register, seed=5):
+    """{key: Activity} of wanted, {key: (site read, layer, scope)}, all in one pass of the model."""
     rows, masks, registers = windows(work, part, per_register, seed)
-    found = []
+    found = {key: [] for key in wanted}
     for at in range(0, len(rows), 32):
         seen = {}
 
         def watch(s, i, t):
-            if (s, i) == (site, layer):
-                seen["x"] = t
+            seen[s, i] = t
 
         net.hidden(torch.from_numpy(rows[at:at + 32]), watch)
-        f = scope.encode(seen["x"]) * torch.from_numpy(masks[at:at + 32])[:, :, None]
-        w, p, j = torch.nonzero(f, as_tuple=True)
-        found.append((w.numpy().astype(np.int32) + at, p.numpy().astype(np.int16), j.numpy().astype(np.int32),
-                      f[w, p, j].numpy()))
-    w, p, j, v = (np.concatenate(c) for c in zip(*found))
-    order = np.argsort(j, kind="stable")
-    return Activity(rows, masks, registers, (w[order], p[order], j[order], v[order]))
+        for key, (site, layer, scope) in wanted.items():
+            f = scope.encode(seen[site, layer]) * torch.from_numpy(masks[at:at + 32])[:, :, None]
+            w, p, j = torch.nonzero(f, as_tuple=True)
+            found[key].append((w.numpy().astype(np.int32) + at, p.numpy().astype(np.int16), j.numpy().astype(np.int32),
+                               f[w, p, j].numpy()))
+    made = {}
+    for key, parts in found.items():
+        w, p, j, v = (np.concatenate(c) for c in zip(*parts))
+        order = np.argsort(j, kind="stable")
+        made[key] = Activity(rows, masks, registers, (w[order], p[order], j[order], v[order]))
+    return made
 
 
 def examples(activity, feature):

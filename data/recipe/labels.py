@@ -14,23 +14,28 @@ perhaps in which registers of the corpus:
     near "whale", "sea", "boat"         some of these are within sixteen tokens
     in scripture                        what is said there reads like this register
     the word "king" in scripture        both
+    ... or else ...                     up to three of these, of which any will do
 
 Naming, on training text.  For every kind the words are added one by one, those first whose places the feature fires
-on most surely, as long as F1 against the feature's places (weighted by activation) rises; registers likewise, by the
-share of activation they hold.  Of all these names and their combinations that one is kept which best tells sixteen
-windows where the feature fires from sixteen where it does not, in two rounds.  It is written down as a label if it is
-right in three of four; what scoring measures is every feature's best name, however poor.
+on most surely, as long as F1 against the feature's places rises (weighted by activation, and once more by its square:
+a name is of what it fires on most); registers likewise, by the share of activation they hold.  Of all these names and
+their combinations that one is kept which best tells 32 windows where the feature fires from 32 where it does not, in
+two rounds; then another part is added as long as that helps.  What is written down as a label is the first part if it
+is right in three of four by itself, else the whole if that is; what scoring measures is every feature's best name,
+however poor.
 
 Scoring, on held-out text, by a reader who knows nothing but the name: the class Reader, made from the sentence alone
-(and able to tell a register by its words, from training text).  It is shown five snippets of 32 tokens in which the
-feature fires, drawn over the whole range of its activations, and five in which it does not, in a seeded order, and
-picks the five that fit the name best (chance when they fit alike).  Out of ten it gets 2 x right picks; guessing gives
-5 on average.  --score does this for so many live features drawn at random (seed 4), eight times each, and prints the
-distribution; nothing about them was chosen.
+(and knowing the language: how common a word is, and by which words a register is told, from training text).  It is
+shown five snippets of 32 tokens in which the feature fires, one from each fifth of the range of its values, which is how
+Anthropic and Neuronpedia show examples (in number, nearly all activations are weak), and five in which it does not, in a
+seeded order, and picks the five that fit the name best (chance when they fit alike).  Out of ten it gets 2 x right
+picks; guessing gives 5 on average.  --score does this for so many live features drawn at random (seed 4), eight times
+each, and prints the distribution; nothing about them was chosen.  (The procedure was tuned on features drawn with seed
+5.)
 
-Writes Neuronpedia's layout under OUT/<model>/<source>/ for every SAE: explanations with typeName "lapidary_auto" and
-activity.py's features, and for the scored one its activations too; scores.json, and examples.md: the page of examples
-of the scored features.
+Writes Neuronpedia's layout under OUT/<model>/<source>/ for every SAE: activity.py's features and explanations with
+typeName "lapidary_auto" (--only: for the scored one alone, naming takes minutes), and for the scored one its
+activations too; scores.json, and examples.md: the page of examples of the scored features.
 """
 import argparse
 import json
@@ -47,7 +52,8 @@ import export
 import sae
 
 WORDS, NEAR, SNIPPET = 6, 16, 32
-NAMING, ROUNDS, MIN_FIRES, GOOD = 16, 8, 20, 0.75
+NAMING, ROUNDS, MIN_FIRES, GOOD = 32, 8, 20, 0.75
+PARTS, OR = 3, " or else "
 TRIES = 2000        # windows looked at for those in which a feature is silent
 # kind: (which view of a token, how many places further on it is looked for)
 KINDS = {"the word": ("word", 0), "after": ("word", -1), "before": ("word", 1), "ending in": ("ending", 0),
@@ -92,6 +98,9 @@ class Language:
         counts = np.stack([np.bincount(data.read(work, "train", r), minlength=len(pieces)) for r in data.MIX]) + 1.0
         self.log_p = np.log(counts / counts.sum(1, keepdims=True))
         self.registers = list(data.MIX)
+        often = np.exp(self.log_p).mean(0)
+        self.surprise = {v: -np.log(np.maximum(np.bincount(n, often, len(self.names[v])), 1e-9))
+                         for v, n in self.views.items()}
 
     def numbers(self, view, words):
         return {self.names[view].index(w) for w in words if w in self.names[view]}
@@ -103,14 +112,15 @@ class Language:
         return z / z.sum()
 
 
-class Reader:
-    """Fits a snippet (ids) to a name, knowing only the name."""
+class Part:
+    """One part of a name; fits a snippet (ids) by the words it asks for, rare ones more than common ones."""
 
     def __init__(self, name, language):
         self.language = language
         quoted = re.findall(r'"([^"]*)"', name)
         self.kind = next((k for k in [*KINDS, "near"] if name.startswith(k + " ")), None)
-        self.words = language.numbers(KINDS.get(self.kind, ("word",))[0], quoted)
+        self.view, self.by = KINDS.get(self.kind, ("word", 0))
+        self.words = language.numbers(self.view, quoted)
         clause = re.search(r"(?:^| )in ([a-z, ]+)$", re.sub(r'"[^"]*"', '""', name))
         self.registers = [language.registers.index(r) for r in clause[1].split(", ")] if clause else []
 
@@ -118,12 +128,23 @@ class Reader:
         likely = self.language.register(ids)[self.registers].sum() if self.registers else 1.0
         if self.kind is None:
             return likely
-        if self.kind == "near":
-            return likely * len(self.words & set(self.language.views["word"][ids].tolist()))
-        view, by = KINDS[self.kind]
-        looked_at = ids[by:] if by > 0 else ids[:len(ids) + by]      # the neighbour must be in the snippet too
-        hits = sum(w in self.words for w in self.language.views[view][looked_at].tolist())
-        return likely * (min(1, hits) + 0.01 * hits)
+        looked_at = ids[self.by:] if self.by > 0 else ids[:len(ids) + self.by]      # the neighbour must be there too
+        seen = self.language.views[self.view][looked_at].tolist()
+        hits = [self.language.surprise[self.view][w] for w in (set(seen) if self.kind == "near" else seen)
+                if w in self.words]
+        if not hits:
+            return 0.0
+        return likely * (sum(hits) if self.kind == "near" else max(hits) + 0.1 * sum(hits))
+
+
+class Reader:
+    """Fits a snippet to a whole name, knowing only the name."""
+
+    def __init__(self, name, language):
+        self.parts = [Part(part, language) for part in name.split(OR)]
+
+    def fit(self, ids):
+        return sum(part.fit(ids) for part in self.parts)
 
 
 def sentence(kind, words):
@@ -189,10 +210,12 @@ class Namer:
     def candidates(self, feature):
         w, p, v = self.a.of(feature)
         found = []
-        for kind, (view, _) in KINDS.items():
-            words = grow(self.at[kind][w, p], v / v.max(), self.base[kind], self.language.names[view],
-                         self.language.quotable[view])
-            found += [sentence(kind, words)] if words else []
+        for power in (1, 2):
+            for kind, (view, _) in KINDS.items():
+                words = grow(self.at[kind][w, p], (v / v.max()) ** power, self.base[kind], self.language.names[view],
+                             self.language.quotable[view])
+                found += [sentence(kind, words)] if words else []
+        found = list(dict.fromkeys(found))
         strong = np.argsort(-v)[:400]
         near = self.nearby(w[strong], p[strong])
         found += [sentence("near", near)] if near else []
@@ -200,26 +223,38 @@ class Namer:
         return found + ([f + " in " + ", ".join(inside) for f in found] + ["in " + ", ".join(inside)] if inside else [])
 
     def name(self, feature):
-        """The best name and how often it was right in telling windows apart, or None where the feature fires hardly anywhere
-        or nearly everywhere."""
+        """[(name, how often it was right in telling windows apart)]: the best of one part, then of two and three as long as
+        that is better.  None where the feature fires hardly anywhere or nearly everywhere."""
         if len(self.a.of(feature)[2]) < MIN_FIRES:
             return None
         tests = [picks(self.a, feature, NAMING, round_) for round_ in range(2)]
         if None in tests:
             return None
-        tried = [(sum(right(Reader(n, self.language), *t) for t in tests) / (2 * NAMING), n)
-                 for n in self.candidates(feature)]
-        best = max(tried, key=lambda t: t[0], default=None)
-        return (best[1], best[0]) if best else None
+
+        def tried(names):
+            return sorted(((sum(right(Reader(n, self.language), *t) for t in tests) / (2 * NAMING), n) for n in names),
+                          reverse=True)
+
+        single = tried(self.candidates(feature))
+        best = single[:1]
+        while best and len(best) < PARTS:
+            have = best[-1][1]
+            more = tried(have + OR + n for _, n in single[:8] if n not in have.split(OR))
+            if not more or more[0][0] <= best[-1][0]:
+                break
+            best.append(more[0])
+        return [(n, share) for share, n in best] or None
 
 
 def picks(a, feature, n, round_):
-    """n snippets (ids) where the feature fires, n where it does not: drawn by (feature, round).  None for a feature that
-    fires nearly everywhere."""
+    """n snippets (ids) where the feature fires, an equal number from each fifth of its values, and n where it does not:
+    drawn by (feature, round).  None for a feature that fires nearly everywhere."""
     rng = np.random.default_rng([feature, round_])
     w, p, v = a.of(feature)
-    order, T = np.argsort(v), a.rows.shape[1]
-    fires = [order[int((i + rng.random()) * len(order) / n)] for i in range(n)]
+    span = max(v.max() - v.min(), 1e-9)
+    T, bands = a.rows.shape[1], np.minimum(((v - v.min()) / span * act.BANDS).astype(int), act.BANDS - 1)
+    inside = [np.flatnonzero(bands == i * act.BANDS // n) for i in range(n)]
+    fires = [int(rng.choice(band)) if len(band) else int(rng.integers(len(v))) for band in inside]
     out = ([], [])
     for i in fires:
         lo = int(np.clip(p[i] - rng.integers(4, SNIPPET - 4), 1, T - SNIPPET))
@@ -276,25 +311,32 @@ def summary_of(scores):
             "distribution": np.histogram(marks, np.arange(0, 10.5, 1))[0].tolist()}
 
 
-def name_all(a, net, scope, site, layer, language, pieces, is_scored):
-    """Names of every feature of one SAE; writes its folder."""
-    train = act.gather(net, scope, layer, a.work, "train", a.windows, site=sae.watched(site)[0])
-    namer = Namer(train, language)
-    names = {f: namer.name(f) for f in range(scope.b_enc.numel())}
+def label_of(names):
+    """What is written down of a feature's names: the shortest that is good enough, or None."""
+    return next((n for n in names or () if n[1] >= GOOD), None)
+
+
+def name_all(a, net, scope, site, layer, language, pieces, train, is_scored):
+    """Statistics of one SAE, and names of its features; writes its folder."""
     source = sae.source_id(site, layer, scope.b_enc.numel())
     act.write(a.out, a.model_id, source, net if site != "att" else None, scope, train, pieces, is_scored)
-    rows = [{"modelId": a.model_id, "layer": source, "index": str(f), "description": n[0], "typeName": "lapidary_auto",
-             "explanationModelName": "labels.py", "right": round(n[1], 3)} for f, n in names.items() if n and n[1] >= GOOD]
-    act.write_batch(a.out / a.model_id / source / "explanations", rows)
-    print(f"{source}: {len(rows)} of {scope.b_enc.numel()} features have a name", flush=True)
-    return train, names
+    if a.only and not is_scored:
+        return None
+    namer = Namer(train, language)
+    names = {f: namer.name(f) for f in range(scope.b_enc.numel())}
+    labels = {f: label_of(n) for f, n in names.items() if label_of(n)}
+    act.write_batch(a.out / a.model_id / source / "explanations", [
+        {"modelId": a.model_id, "layer": source, "index": str(f), "description": n, "typeName": "lapidary_auto",
+         "explanationModelName": "labels.py", "right": round(share, 3)} for f, (n, share) in labels.items()])
+    print(f"{source}: {len(labels)} of {scope.b_enc.numel()} features have a label", flush=True)
+    return names
 
 
 def score_some(a, net, scope, train, names, language, pieces):
-    held = act.gather(net, scope, a.layer, a.work, "held", a.windows, site=sae.watched(a.site)[0])
+    held = act.gather(net, {"held": (sae.watched(a.site)[0], a.layer, scope)}, a.work, "held", a.windows)["held"]
     live = [f for f in names if len(train.of(f)[2])]
     chosen = sorted(np.random.default_rng(4).permutation(live)[:a.score].tolist())
-    shown = {f: names[f][0] if names[f] else None for f in chosen}
+    shown = {f: names[f][-1][0] if names[f] else None for f in chosen}
     scores = {f: score(shown[f], held, language, f) if shown[f] else None for f in chosen}
     summary = summary_of(scores)
     (a.out / "scores.json").write_text(json.dumps({"summary": summary, "scores": scores, "names": shown}, indent=1))
@@ -311,24 +353,24 @@ def main():
     args.add_argument("--model-id", default="lapidary-base")
     args.add_argument("--site", default="res", help="of the SAE whose names are scored")
     args.add_argument("--layer", type=int, default=3)
-    args.add_argument("--only", action="store_true", help="leave the other SAEs alone")
+    args.add_argument("--only", action="store_true", help="name the features of no other SAE")
     args.add_argument("--score", type=int, default=60)
-    args.add_argument("--windows", type=int, default=700, help="windows of each register to name from")
+    args.add_argument("--windows", type=int, default=400, help="windows of each register to name from")
     args.add_argument("--threads", type=int, default=2)
     a = args.parse_args()
     torch.set_num_threads(a.threads)
     sp = spm.SentencePieceProcessor(model_file=str(a.work / "tokenizer" / "tokenizer.model"))
     pieces = [sp.id_to_piece(i) for i in range(sp.vocab_size())]
     net, language = export.load(a.work, a.name), Language(a.work, pieces)
-    found = sae.find(a.saes)
-    for site, layer in sorted(found, key=lambda k: k != (a.site, a.layer)):     # the scored one first
-        is_scored = (site, layer) == (a.site, a.layer)
-        if a.only and not is_scored:
-            continue
-        scope = sae.Scope(found[site, layer])
-        train, names = name_all(a, net, scope, site, layer, language, pieces, is_scored)
+    scopes = {key: sae.Scope(path) for key, path in sae.find(a.saes).items()}
+    train = act.gather(net, {key: (sae.watched(key[0])[0], key[1], scope) for key, scope in scopes.items()}, a.work,
+                       "train", a.windows)
+    for key in sorted(scopes, key=lambda k: k != (a.site, a.layer)):        # the scored one first
+        is_scored = key == (a.site, a.layer)
+        names = name_all(a, net, scopes[key], *key, language, pieces, train[key], is_scored)
         if is_scored:
-            score_some(a, net, scope, train, names, language, pieces)
+            score_some(a, net, scopes[key], train[key], names, language, pieces)
+        del train[key]
 
 
 if __name__ == "__main__":

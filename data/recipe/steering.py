@@ -140,7 +140,7 @@ def main():
     sp = spm.SentencePieceProcessor(model_file=str(a.work / "tokenizer" / "tokenizer.model"))
     prompts = [[data.BOS] + sp.encode(p) for p in PROMPTS]
     classifier = Classifier(a.work, sp.vocab_size())
-    activity = act.gather(net, scope, a.layer, a.work, "train", a.windows)
+    activity = act.gather(net, {"it": ("res", a.layer, scope)}, a.work, "train", a.windows)["it"]
     source = sae.source_id("res", a.layer, scope.b_enc.numel())
 
     def texts(n, first, watch=None):
