@@ -308,7 +308,7 @@ def test_labels(work):
     triples = [np.concatenate(c) for c in zip((*here, np.zeros(len(here[0]), int), 1 + rng.random(len(here[0]))),
                                               (*anywhere, np.ones(300, int), rng.random(300) + 1))]
     a = labels.act.Activity(rows, masks, np.array(["sea"] * 500), triples)
-    check(fits('after "of" or else the word "said"', [said, other], [of, ship]) and labels.Reader('near "of" or else after "of"', language).fit(
+    check(fits('after "of" or else the word "said"', [said, other], [ship, other]) and labels.Reader('near "of" or else after "of"', language).fit(
         np.array([of, other])) > labels.Reader('near "of"', language).fit(np.array([of, other])), "either part will do, both are better")
     name, share = labels.Namer(a, language).name(0)[0]
     check(name.startswith(f'the word "{labels.word(pieces[20])}"') and share > 0.95, f"the obvious name, got {name}")
