@@ -75,7 +75,7 @@ static lp_status add_position(hits *h, const job *w, int sae, int pos, lp_error 
 /* Sorts what was added from `from` on and keeps the --top best of it. */
 static void keep_best(hits *h, const job *w, size_t from)
 {
-    qsort(h->items + from, h->n - from, sizeof *h->items, by_value);
+    if (h->n > from) qsort(h->items + from, h->n - from, sizeof *h->items, by_value);
     if (w->top && h->n - from > (size_t)w->top) h->n = from + (size_t)w->top;
 }
 
@@ -97,7 +97,7 @@ static lp_status by_text(hits *h, const job *w, lp_error *err)
     for (int sae = 0; sae < w->saes.n; sae++) {
         size_t from = h->n, kept = h->n;
         for (int pos = 0; pos < w->n; pos++) LP_TRY(add_position(h, w, sae, pos, err));
-        qsort(h->items + from, h->n - from, sizeof *h->items, by_value);
+        if (h->n > from) qsort(h->items + from, h->n - from, sizeof *h->items, by_value);
         uint8_t *seen = lp_calloc((size_t)w->saes.items[sae]->d_sae, 1);
         if (!seen) return lp_fail(err, LP_E_MEMORY, "out of memory");
         for (size_t i = from; i < h->n; i++)

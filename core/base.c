@@ -125,6 +125,14 @@ int lp_edit_distance(const char *a, const char *b)
     return row[n];
 }
 
+lp_amount lp_amount_of(uint64_t bytes)
+{
+    lp_amount a;
+    bool big = bytes >= 1000000000u;
+    snprintf(a.text, sizeof a.text, big ? "%.2f GB" : "%.1f MB", (double)bytes / (big ? 1e9 : 1e6));
+    return a;
+}
+
 char *lp_format(const char *fmt, ...)
 {
     va_list ap, again;

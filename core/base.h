@@ -90,6 +90,12 @@ int lp_edit_distance(const char *a, const char *b);
 /* printf into fresh memory; NULL when out of memory.  Free with free(). */
 char *lp_format(const char *fmt, ...) LP_PRINTF(1, 2);
 
+/* "9.9 MB", "5.30 GB". */
+typedef struct lp_amount {
+    char text[32];
+} lp_amount;
+lp_amount lp_amount_of(uint64_t bytes);
+
 /* Large, zeroed, 2 MiB-aligned where it pays, backed by huge pages when the kernel has them; untouched pages cost
  * nothing.  NULL when it cannot be had.  Free with lp_big_free and the same size. */
 void *lp_big_alloc(size_t bytes);

@@ -319,28 +319,16 @@ static lp_status load_tokenizer(lp_model *m, const opening *o, const lp_env *env
     return st;
 }
 
-typedef struct amount {
-    char text[32];
-} amount;
-
-static amount human(uint64_t bytes)
-{
-    amount a;
-    bool big = bytes >= 1000000000u;
-    snprintf(a.text, sizeof a.text, big ? "%.2f GB" : "%.1f MB", (double)bytes / (big ? 1e9 : 1e6));
-    return a;
-}
-
 static lp_status check_memory(const lp_model_plan *p, const lp_model_options *options, const lp_env *env, lp_error *err)
 {
     uint64_t limit = options && options->memory_limit ? options->memory_limit : p->available;
     lp_log(env, LP_INFO, "weights take %s of memory, the cache %.1f KB per token; %s are free",
-           human(p->weight_bytes).text, (double)p->kv_bytes_per_token / 1e3, human(p->available).text);
+           lp_amount_of(p->weight_bytes).text, (double)p->kv_bytes_per_token / 1e3, lp_amount_of(p->available).text);
     if (!limit || p->weight_bytes <= limit) return LP_OK;
     return lp_fail(err, LP_E_MEMORY,
                    "the weights take %s of memory and %s may be used; close other programs, or use a smaller or more "
                    "strongly quantised model (a Q8_0 or Q4_K_M GGUF)",
-                   human(p->weight_bytes).text, human(limit).text);
+                   lp_amount_of(p->weight_bytes).text, lp_amount_of(limit).text);
 }
 
 static lp_status load(lp_model *m, opening *o, const lp_model_options *options, const lp_env *env, lp_error *err)
@@ -355,7 +343,7 @@ static lp_status load(lp_model *m, opening *o, const lp_model_options *options, 
     m->arena_bytes = (size_t)plan.weight_bytes;
     LP_TRY(load_tokenizer(m, o, env, err));
     if (!(m->arena = lp_big_alloc(m->arena_bytes)))
-        return lp_fail(err, LP_E_MEMORY, "the system refused %s for the weights", human(plan.weight_bytes).text);
+        return lp_fail(err, LP_E_MEMORY, "the system refused %s for the weights", lp_amount_of(plan.weight_bytes).text);
 
     loading g = {.o = o, .m = m, .env = env, .of = plan.file_bytes};
     if (env) g.quiet = *env;

@@ -128,14 +128,14 @@ static lp_status take_memory(filling *f, const lp_sae_options *o)
     lay_out(f);
     s->bytes = f->used;
     uint64_t limit = o && o->memory_limit ? o->memory_limit : lp_memory_available();
-    lp_log(f->env, LP_INFO, "%s: %d features, %.2f GB in memory", f->a->path, s->d_sae, (double)s->bytes / 1e9);
+    lp_log(f->env, LP_INFO, "%s: %d features, %s of memory", f->a->path, s->d_sae, lp_amount_of(s->bytes).text);
     if (limit && s->bytes > limit)
-        return lp_fail(f->err, LP_E_MEMORY, "%s: needs %.2f GB of memory, %.2f GB are left%s", f->a->path,
-                       (double)s->bytes / 1e9, (double)limit / 1e9,
+        return lp_fail(f->err, LP_E_MEMORY, "%s: needs %s of memory, %s are left%s", f->a->path,
+                       lp_amount_of(s->bytes).text, lp_amount_of(limit).text,
                        type == LP_BF16 ? "" : "; holding it in BF16 takes half");
     s->arena_bytes = f->used;
     if (!(s->arena = lp_big_alloc(s->arena_bytes)))
-        return lp_fail(f->err, LP_E_MEMORY, "%s: %.2f GB of memory cannot be had", f->a->path, (double)s->bytes / 1e9);
+        return lp_fail(f->err, LP_E_MEMORY, "%s: %s of memory cannot be had", f->a->path, lp_amount_of(s->bytes).text);
     f->arena = s->arena;
     lay_out(f);
     size_t longest = (size_t)(s->d_sae > s->d_in ? s->d_sae : s->d_in);
