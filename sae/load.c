@@ -7,13 +7,12 @@
 #include "sae/load.h"
 
 #include "core/quant.h"
+#include "sae/hash.h"
 
 #include <assert.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 enum { ALIGN = 64, BLOCK = 4 << 20 }; /* floats read at once, at least a row */
 
@@ -268,9 +267,7 @@ static lp_status take_weights(filling *f)
     LP_TRY(take_vectors(f));
     LP_TRY(take_vector(f, "b_dec", f->s->b_dec, f->s->d_out));
     if (f->s->has_skip) LP_TRY(take_skip(f));
-    XXH128_canonical_t canonical;
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(f->hash));
-    for (int i = 0; i < 16; i++) snprintf(f->s->hash + 2 * i, 3, "%02x", canonical.digest[i]);
+    lp_hash_text(f->s->hash, XXH3_128bits_digest(f->hash));
     if (f->s->n_nonfinite)
         lp_log(f->env, LP_WARN, "%s: %llu weights are NaN or infinite; its features cannot be trusted", f->a->path,
                (unsigned long long)f->s->n_nonfinite);

@@ -8,6 +8,7 @@
  * back references (which POSIX leaves out of extended expressions) are refused.
  */
 #include "core/outfile.h"
+#include "sae/hash.h"
 #include "sae/recipe.h"
 
 #include <ctype.h>
@@ -19,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 enum { MOST_REPEATS = 10000 };
 
@@ -391,10 +391,8 @@ lp_status lp_recipe_write(const lp_recipe *r, const char *path, lp_error *err)
 lp_status lp_recipe_hash(char out[33], const lp_recipe *r, lp_error *err)
 {
     char *text;
-    XXH128_canonical_t bytes;
     LP_TRY(dump(&text, r, true, err));
-    XXH128_canonicalFromHash(&bytes, XXH3_128bits(text, strlen(text)));
-    for (int i = 0; i < 16; i++) snprintf(out + 2 * i, 3, "%02x", bytes.digest[i]);
+    lp_hash_text(out, XXH3_128bits(text, strlen(text)));
     free(text);
     return LP_OK;
 }

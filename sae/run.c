@@ -8,10 +8,11 @@
  */
 #include "sae/run.h"
 
+#include "sae/hash.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 static lp_status no_memory(lp_error *err)
 {
@@ -19,13 +20,6 @@ static lp_status no_memory(lp_error *err)
 }
 
 /* ---- hashes ------------------------------------------------------------------------------------------------------ */
-
-static void as_hex(char out[33], XXH128_hash_t h)
-{
-    XXH128_canonical_t bytes;
-    XXH128_canonicalFromHash(&bytes, h);
-    for (int i = 0; i < 16; i++) snprintf(out + 2 * i, 3, "%02x", bytes.digest[i]);
-}
 
 static lp_status begin_hash(XXH3_state_t **h, lp_error *err)
 {
@@ -37,7 +31,7 @@ static lp_status begin_hash(XXH3_state_t **h, lp_error *err)
 
 static void end_hash(char out[33], XXH3_state_t *h)
 {
-    as_hex(out, XXH3_128bits_digest(h));
+    lp_hash_text(out, XXH3_128bits_digest(h));
     XXH3_freeState(h);
 }
 
@@ -221,7 +215,7 @@ lp_status lp_run_results(lp_run *r, const lp_session *s, const lp_generation *g,
     r->n_ids = g->n;
     r->finish = g->finish;
     r->logits_hash[0] = 0;
-    if (z) as_hex(r->logits_hash, XXH3_128bits(z, (size_t)r->vocab * sizeof *z));
+    if (z) lp_hash_text(r->logits_hash, XXH3_128bits(z, (size_t)r->vocab * sizeof *z));
     if (st) LP_TRY(lp_steer_readback(&r->readings, &r->n_readings, st, err));
     if (g->n <= LP_RUN_IDS && r->n_readings <= LP_RUN_READINGS) return LP_OK;
     return lp_fail(err, LP_E_RANGE, "%zu tokens, %zu feature values; a run holds at most %d and %d", g->n,
