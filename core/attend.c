@@ -15,7 +15,7 @@
 #include <string.h>
 
 typedef struct tile {
-    int n;                            /* queries, at most LP_TILE       */
+    int n;                            /* queries, at most LP_TILE, of one branch */
     int g;                            /* their kv head                  */
     int row[LP_TILE];                 /* in the wave                    */
     int first[LP_TILE], end[LP_TILE]; /* keys [first, end) */
@@ -24,9 +24,15 @@ typedef struct tile {
     float *score[LP_TILE];            /* [K]                            */
 } tile;
 
+/* Rows r0 .. r0 + rows - 1; `run` of them, one after the other, are of one branch. */
 typedef struct block {
-    int r0, rows, K;
+    int r0, rows, run, K;
 } block;
+
+static block make_block(const lp_wave *w, int r0, int rows, int K)
+{
+    return (block){r0, rows, rows < w->each ? rows : w->each, K};
+}
 
 static int ratio(const lp_config *c)
 {
@@ -41,15 +47,16 @@ static int tiles_per_head(const lp_config *c, int rows)
 static tile make_tile(const lp_wave *w, const block *b, int item)
 {
     const lp_config *c = w->c;
-    int per = tiles_per_head(c, b->rows), q = ratio(c), E = c->head_dim, H = c->n_heads;
-    tile t = {.g = item / per};
-    int from = item % per * LP_TILE, to = b->rows * q;
+    int per = tiles_per_head(c, b->run), q = ratio(c), E = c->head_dim, H = c->n_heads;
+    int run = item / (per * c->n_kv_heads);
+    tile t = {.g = item / per % c->n_kv_heads};
+    int from = item % per * LP_TILE, to = b->run * q;
     if (to > from + LP_TILE) to = from + LP_TILE;
     for (int i = from; i < to; i++, t.n++) {
-        int row = i / q, head = t.g * q + i % q;
+        int row = run * b->run + i / q, head = t.g * q + i % q, pos = lp_row_pos(w, b->r0 + row);
         t.row[t.n] = b->r0 + row;
-        t.first[t.n] = lp_first_key(c, w->layer, w->pos + b->r0 + row);
-        t.end[t.n] = w->pos + b->r0 + row + 1;
+        t.first[t.n] = lp_first_key(c, w->layer, pos);
+        t.end[t.n] = pos + 1;
         size_t at = ((size_t)(b->r0 + row) * (size_t)H + (size_t)head) * (size_t)E;
         t.query[t.n] = w->s->q + at;
         t.z[t.n] = w->s->z + at;
@@ -92,11 +99,16 @@ static void score_tile(lp_wave *w, const void *arg, int item, int thread)
     float *product = packed + (size_t)LP_TILE * padded(w->c); /* [LP_TILE][32] */
     for (int i = 0; i < t.n; i++) memcpy(rows + (size_t)i * (size_t)E, t.query[i], (size_t)E * sizeof *rows);
     s->k->pack_exact(rows, (size_t)E, t.n, E, packed);
-    for (int p = t.first[0] / LP_LANES * LP_LANES; p < t.end[t.n - 1]; p += LP_LANES) {
-        const float *keys = lp_kv_keys(&s->kv, w->layer, t.g, p);
-        s->k->tile_f32(packed, keys, product, LP_LANES, E, t.n, false);
-        size_t n = (size_t)(b->K - p < LP_LANES ? b->K - p : LP_LANES);
-        for (int i = 0; i < t.n; i++) memcpy(t.score[i] + p, product + (size_t)i * LP_LANES, n * sizeof *product);
+    for (int part = 0; part < 2; part++) {
+        lp_past past = lp_wave_past(w, t.row[0], part, t.first[0], t.end[t.n - 1]);
+        if (past.from >= past.to) continue;
+        for (int p = past.from / LP_LANES * LP_LANES; p < past.to; p += LP_LANES) {
+            const float *keys = lp_kv_keys(past.kv, past.layer, t.g, p - past.shift);
+            s->k->tile_f32(packed, keys, product, LP_LANES, E, t.n, false);
+            int a = p < past.from ? past.from : p, z = past.to < p + LP_LANES ? past.to : p + LP_LANES;
+            for (int i = 0; i < t.n; i++)
+                memcpy(t.score[i] + a, product + i * LP_LANES + a - p, (size_t)(z - a) * sizeof *product);
+        }
     }
     for (int i = 0; i < t.n; i++) finish_scores(w, t.score[i], t.first[i], t.end[i], b->K);
 }
@@ -128,6 +140,20 @@ static int run_end(const tile *t, int p)
     return end;
 }
 
+/* Positions p .. end - 1, over which the tile's active queries are the same. */
+static void add_values(const lp_wave *w, const tile *t, const lp_past *past, int p, int end, float *sum, float *pattern)
+{
+    size_t Ep = padded(w->c);
+    int a = 0, z = t->n; /* active: rows above have ended already, rows below have not begun */
+    while (a < z && t->end[a] <= p) a++;
+    while (z > a && t->first[z - 1] > p) z--;
+    for (int i = a; i < z; i++)
+        for (int j = p; j < end; j++) pattern[(j - p) * (z - a) + i - a] = t->score[i][j];
+    for (int e = 0; e < (int)Ep / LP_LANES; e++)
+        w->s->k->tile_f32(pattern, lp_kv_values(past->kv, past->layer, t->g, e, p - past->shift),
+                          sum + (size_t)a * Ep + (size_t)e * LP_LANES, Ep, end - p, z - a, true);
+}
+
 static void value_tile(lp_wave *w, const void *arg, int item, int thread)
 {
     const block *b = arg;
@@ -137,16 +163,13 @@ static void value_tile(lp_wave *w, const void *arg, int item, int thread)
     float *sum = s->tile + (size_t)thread * s->tile_floats; /* [LP_TILE][Ep] */
     float *pattern = sum + LP_TILE * Ep;                    /* [positions][active] */
     memset(sum, 0, LP_TILE * Ep * sizeof *sum);
-    for (int p = t.first[0], end; p < t.end[t.n - 1]; p = end) {
-        end = run_end(&t, p);
-        int a = 0, z = t.n; /* active: rows above have ended already, rows below have not begun */
-        while (a < z && t.end[a] <= p) a++;
-        while (z > a && t.first[z - 1] > p) z--;
-        for (int i = a; i < z; i++)
-            for (int j = p; j < end; j++) pattern[(j - p) * (z - a) + i - a] = t.score[i][j];
-        for (int e = 0; e < (int)Ep / LP_LANES; e++)
-            s->k->tile_f32(pattern, lp_kv_values(&s->kv, w->layer, t.g, e, p),
-                           sum + (size_t)a * Ep + (size_t)e * LP_LANES, Ep, end - p, z - a, true);
+    for (int part = 0; part < 2; part++) {
+        lp_past past = lp_wave_past(w, t.row[0], part, t.first[0], t.end[t.n - 1]);
+        for (int p = past.from, end; p < past.to; p = end) {
+            end = run_end(&t, p);
+            if (end > past.to) end = past.to;
+            add_values(w, &t, &past, p, end, sum, pattern);
+        }
     }
     for (int i = 0; i < t.n; i++) memcpy(t.z[i], sum + (size_t)i * Ep, (size_t)w->c->head_dim * sizeof *sum);
 }
@@ -158,7 +181,7 @@ static void softmax_item(lp_wave *w, const void *arg, int item, int thread)
     (void)thread;
     const block *b = arg;
     int row = b->r0 + item / w->c->n_heads;
-    softmax_row(w, w->s->scores + (size_t)item * (size_t)b->K, w->pos + row, b->K);
+    softmax_row(w, w->s->scores + (size_t)item * (size_t)b->K, lp_row_pos(w, row), b->K);
 }
 
 /* A tile reads a kv head's cache once and spends a dozen operations on each float of it. */
@@ -167,20 +190,25 @@ static size_t tile_work(const lp_config *c, int K)
     return (size_t)c->head_dim * (size_t)K;
 }
 
+static int tiles(const lp_wave *w, const block *b)
+{
+    return b->rows / b->run * w->c->n_kv_heads * tiles_per_head(w->c, b->run);
+}
+
 void lp_attend_scores(lp_wave *w, int r0, int rows, int K)
 {
-    block b = {r0, rows, K};
-    lp_each(w, w->c->n_kv_heads * tiles_per_head(w->c, rows), tile_work(w->c, K), score_tile, &b);
+    block b = make_block(w, r0, rows, K);
+    lp_each(w, tiles(w, &b), tile_work(w->c, K), score_tile, &b);
 }
 
 void lp_attend_softmax(lp_wave *w, int r0, int rows, int K)
 {
-    block b = {r0, rows, K};
+    block b = make_block(w, r0, rows, K);
     lp_each(w, rows * w->c->n_heads, (size_t)K, softmax_item, &b);
 }
 
 void lp_attend_values(lp_wave *w, int r0, int rows, int K)
 {
-    block b = {r0, rows, K};
-    lp_each(w, w->c->n_kv_heads * tiles_per_head(w->c, rows), tile_work(w->c, K), value_tile, &b);
+    block b = make_block(w, r0, rows, K);
+    lp_each(w, tiles(w, &b), tile_work(w->c, K), value_tile, &b);
 }

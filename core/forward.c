@@ -117,7 +117,7 @@ static void rope_row(lp_wave *w, const void *arg, int r, int thread)
     const lp_config *c = w->c;
     const lp_model *m = w->s->model;
     int E = c->head_dim, half = E / 2;
-    size_t at = (size_t)(w->pos + r) * (size_t)half;
+    size_t at = (size_t)lp_row_pos(w, r) * (size_t)half;
     float *q = w->s->q + (size_t)r * (size_t)(c->n_heads * E);
     float *k = w->s->key + (size_t)r * (size_t)(c->n_kv_heads * E);
     for (int h = 0; h < c->n_heads; h++) w->s->k->rope(q + h * E, m->rope_cos + at, m->rope_sin + at, half);
@@ -129,21 +129,35 @@ static void put_row(lp_wave *w, const void *arg, int r, int thread)
     (void)arg;
     (void)thread;
     size_t at = (size_t)r * (size_t)(w->c->n_kv_heads * w->c->head_dim);
-    lp_kv_put(&w->s->kv, w->layer, w->pos + r, w->s->key + at, w->s->v + at);
+    if (w->each == LP_UNBRANCHED)
+        lp_kv_put(&w->s->kv, w->layer, w->pos + r, w->s->key + at, w->s->v + at);
+    else
+        lp_kv_put(&w->s->tails[r / w->each], 0, w->pos % LP_PAGE + r % w->each, w->s->key + at, w->s->v + at);
+}
+
+/* How many of the wave's rows from r on can be attended to at once: what the score buffer holds, and whole branches or
+ * part of one.  All of them have the keys 0 .. *K - 1, at most. */
+static int rows_at_once(const lp_wave *w, int r, int *K)
+{
+    int each = w->each < w->n ? w->each : w->n, inside = r % each, n = w->n - r;
+    size_t most = w->s->score_floats / ((size_t)w->c->n_heads * (size_t)(w->pos + each));
+    if (most < (size_t)n) n = (int)most;
+    bool is_part = inside || n < each;
+    n = is_part ? (n < each - inside ? n : each - inside) : n / each * each;
+    *K = w->pos + (is_part ? inside + n : each);
+    return n;
 }
 
 /* softmax(mask(cap(q k^T / sqrt(scalar)))) v for all rows, as many at a time as the score buffer holds. */
 static lp_status attend(lp_wave *w)
 {
     int H = w->c->n_heads;
-    for (int r = 0, n; r < w->n; r += n) {
-        size_t most = w->s->score_floats / ((size_t)H * (size_t)(w->pos + w->n));
-        n = most < (size_t)(w->n - r) ? (int)most : w->n - r;
-        int K = w->pos + r + n;
+    for (int r = 0, n, K; r < w->n; r += n) {
+        n = rows_at_once(w, r, &K);
         lp_attend_scores(w, r, n, K);
-        if (w->armed >> LP_SCORES & 1) LP_TRY(lp_wave_show(w, LP_SCORES, w->pos + r, n, w->s->scores, H, K));
+        if (w->armed >> LP_SCORES & 1) LP_TRY(lp_wave_show(w, LP_SCORES, r, n, w->s->scores, H, K));
         lp_attend_softmax(w, r, n, K);
-        if (w->armed >> LP_PATTERN & 1) LP_TRY(lp_wave_show(w, LP_PATTERN, w->pos + r, n, w->s->scores, H, K));
+        if (w->armed >> LP_PATTERN & 1) LP_TRY(lp_wave_show(w, LP_PATTERN, r, n, w->s->scores, H, K));
         lp_attend_values(w, r, n, K);
     }
     return LP_OK;
@@ -279,6 +293,26 @@ static lp_status finish(lp_wave *w, bool want_logits)
     return LP_OK;
 }
 
+/* Branches end in one row each, which go on alone: from here on the wave is those rows. */
+static lp_status finish_branches(lp_wave *w, const lp_rows *given)
+{
+    lp_session *s = w->s;
+    size_t D = (size_t)w->c->d_model, V = (size_t)w->c->vocab;
+    int n = w->n / w->each, first = w->branch;
+    for (int b = 0; b < n; b++)
+        memmove(s->x + (size_t)b * D, s->x + ((size_t)(b + 1) * (size_t)w->each - 1) * D, D * sizeof *s->x);
+    w->pos += w->each - 1;
+    w->each = 1;
+    for (int b = 0; b < n; b += w->n) {
+        w->n = n - b < LP_LOGIT_ROWS ? n - b : LP_LOGIT_ROWS;
+        w->branch = first + b;
+        LP_TRY(unembed(w, s->x + (size_t)b * D, s->logit_rows));
+        for (int i = 0; i < w->n; i++)
+            if (given->fn(w->branch + i, s->logit_rows + (size_t)i * V, given->user)) return LP_STOPPED;
+    }
+    return LP_OK;
+}
+
 /* ---- the pass ---------------------------------------------------------------------------------------------------- */
 
 static void enter(lp_wave *w, int layer)
@@ -288,19 +322,20 @@ static void enter(lp_wave *w, int layer)
     w->armed = w->s->armed[layer < 0 ? LP_WHOLE : layer];
 }
 
-lp_status lp_forward(lp_session *s, const int *ids, int n, int last_layer, bool want_logits, lp_error *err)
+lp_status lp_forward(lp_session *s, const lp_rows *given, lp_error *err)
 {
-    lp_wave w = {.s = s, .c = &s->model->config, .n = n, .pos = s->pos, .err = err};
+    lp_wave w = {.s = s, .c = &s->model->config, .n = given->n, .pos = s->pos, .each = given->each, .err = err};
+    w.branch = given->branch;
     enter(&w, LP_WHOLE_MODEL);
-    LP_TRY(embed(&w, ids));
-    for (int l = 0; l <= last_layer; l++) {
+    LP_TRY(embed(&w, given->ids));
+    for (int l = 0; l <= given->last_layer; l++) {
         if (lp_cancelled(&s->env)) return LP_CANCELLED;
         enter(&w, l);
         LP_TRY(block(&w));
     }
-    if (last_layer < w.c->n_layers - 1) return LP_OK;
+    if (given->last_layer < w.c->n_layers - 1) return LP_OK;
     enter(&w, LP_WHOLE_MODEL);
-    return finish(&w, want_logits);
+    return w.each == LP_UNBRANCHED ? finish(&w, given->want_logits) : finish_branches(&w, given);
 }
 
 lp_status lp_session_unembed(lp_session *s, const float *x, int n, float *out, lp_error *err)
@@ -308,7 +343,7 @@ lp_status lp_session_unembed(lp_session *s, const float *x, int n, float *out, l
     size_t D = (size_t)s->model->config.d_model, V = (size_t)s->model->config.vocab;
     if (s->is_busy) return lp_fail(err, LP_E_RANGE, "called from a hook of the same session, whose scratch is in use");
     for (int r = 0; r < n; r += s->options.wave) {
-        lp_wave w = {.s = s, .c = &s->model->config, .layer = LP_WHOLE_MODEL, .err = err};
+        lp_wave w = {.s = s, .c = &s->model->config, .each = LP_UNBRANCHED, .layer = LP_WHOLE_MODEL, .err = err};
         w.n = n - r < s->options.wave ? n - r : s->options.wave;
         LP_TRY(unembed(&w, x + (size_t)r * D, out + (size_t)r * V));
     }

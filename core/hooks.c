@@ -35,15 +35,22 @@ static lp_status check_hook(const lp_session *s, const lp_hook *h, lp_error *err
     return LP_OK;
 }
 
+lp_status lp_session_take_logit_rows(lp_session *s, lp_error *err)
+{
+    if (s->logit_rows) return LP_OK;
+    s->logit_rows = lp_calloc((size_t)LP_LOGIT_ROWS * (size_t)s->model->config.vocab, sizeof *s->logit_rows);
+    return s->logit_rows ? LP_OK : lp_fail(err, LP_E_MEMORY, "no room for the logits of %d rows", LP_LOGIT_ROWS);
+}
+
 int lp_session_hook(lp_session *s, lp_hook h, lp_error *err)
 {
     if (s->is_busy) return lp_fail(err, LP_E_RANGE, "hooks cannot be added from inside a hook");
     lp_status st = check_hook(s, &h, err);
     if (st != LP_OK) return st;
     /* Watching every row's logits needs a place for them; taken now, since eval allocates nothing. */
-    if ((h.site == LP_LOGITS || h.site == LP_LOGITS_RAW) && !s->logit_rows) {
-        s->logit_rows = lp_calloc((size_t)LP_LOGIT_ROWS * (size_t)s->model->config.vocab, sizeof *s->logit_rows);
-        if (!s->logit_rows) return lp_fail(err, LP_E_MEMORY, "no room for the logits of %d rows", LP_LOGIT_ROWS);
+    if (h.site == LP_LOGITS || h.site == LP_LOGITS_RAW) {
+        st = lp_session_take_logit_rows(s, err);
+        if (st != LP_OK) return st;
     }
     if (!lp_grow((void **)&s->hooks, &s->hooks_capacity, s->n_hooks + 1, sizeof *s->hooks))
         return lp_fail(err, LP_E_MEMORY, "out of memory");
@@ -95,13 +102,26 @@ static lp_status fire(lp_wave *w, const lp_hook *h, const lp_act *shown)
     return LP_OK;
 }
 
-lp_status lp_wave_show(lp_wave *w, lp_site site, int pos, int rows, float *x, int heads, int width)
+static lp_status show_all(lp_wave *w, const lp_act *act)
 {
-    lp_act act = {.site = site, .layer = w->layer, .pos = pos, .rows = rows, .heads = heads, .width = width, .x = x};
     for (size_t i = 0; i < w->s->n_hooks; i++) {
         const lp_hook *h = &w->s->hooks[i].hook;
-        if (h->site == site && (h->layer == w->layer || (h->layer == LP_EVERY_LAYER && w->layer >= 0)))
-            LP_TRY(fire(w, h, &act));
+        if (h->site == act->site && (h->layer == w->layer || (h->layer == LP_EVERY_LAYER && w->layer >= 0)))
+            LP_TRY(fire(w, h, act));
+    }
+    return LP_OK;
+}
+
+lp_status lp_wave_show(lp_wave *w, lp_site site, int r, int rows, float *x, int heads, int width)
+{
+    lp_act act = {.site = site, .layer = w->layer, .heads = heads, .width = width, .x = x};
+    for (int end = r + rows; r < end; r += act.rows) {
+        int left = w->each - r % w->each; /* of this branch */
+        act.rows = left < end - r ? left : end - r;
+        act.pos = lp_row_pos(w, r);
+        act.branch = w->branch + r / w->each;
+        LP_TRY(show_all(w, &act));
+        act.x += (size_t)act.rows * (size_t)heads * (size_t)width;
     }
     return LP_OK;
 }

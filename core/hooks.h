@@ -59,12 +59,13 @@ enum { LP_WHOLE_MODEL = -1, LP_EVERY_LAYER = -2 };
 
 typedef struct lp_act {
     lp_site site;
-    int layer; /* 0 .. n_layers-1, or LP_WHOLE_MODEL                                     */
-    int pos;   /* absolute position of row 0                                              */
-    int rows;  /* tokens shown in this call: a wave, or part of one                       */
-    int heads; /* 1 unless the site is per head                                           */
-    int width; /* floats per head; for SCORES and PATTERN the keys 0 .. pos + rows - 1    */
-    float *x;  /* [rows][heads][width], contiguous                                        */
+    int layer;  /* 0 .. n_layers-1, or LP_WHOLE_MODEL                                     */
+    int branch; /* which of lp_session_branch's alternatives; else 0                       */
+    int pos;    /* absolute position of row 0                                              */
+    int rows;   /* tokens shown in this call: a wave, or part of one                       */
+    int heads;  /* 1 unless the site is per head                                           */
+    int width;  /* floats per head; for SCORES and PATTERN the keys 0 .. pos + rows - 1    */
+    float *x;   /* [rows][heads][width], contiguous                                        */
 } lp_act;
 
 /* 0: go on.  Anything else stops the evaluation, which then commits nothing and returns LP_STOPPED. */

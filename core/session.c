@@ -118,6 +118,8 @@ void lp_session_free(lp_session *s)
 {
     if (!s) return;
     lp_kv_clear(&s->kv);
+    for (int i = 0; i < s->n_tails; i++) lp_kv_clear(&s->tails[i]);
+    free(s->tails);
     lp_matmul_scratch_free(s->mm);
     lp_big_free(s->arena, s->arena_bytes);
     free(s->logit_rows);
@@ -181,7 +183,7 @@ static lp_status check_idle(const lp_session *s, lp_error *err)
                : LP_OK;
 }
 
-static lp_status check_tokens(const lp_session *s, const int *ids, size_t n, lp_error *err)
+lp_status lp_session_check(const lp_session *s, const int *ids, size_t n, lp_error *err)
 {
     LP_TRY(check_idle(s, err));
     int room = s->options.n_ctx - s->pos, V = s->model->config.vocab;
@@ -207,7 +209,10 @@ static lp_status walk(lp_session *s, const int *ids, size_t n, int last_layer, b
 {
     for (size_t at = 0; at < n;) {
         size_t rows = n - at < (size_t)s->options.wave ? n - at : (size_t)s->options.wave;
-        LP_TRY(lp_forward(s, ids + at, (int)rows, last_layer, want_logits && at + rows == n, err));
+        lp_rows wave = {.ids = ids + at, .n = (int)rows, .each = LP_UNBRANCHED, .last_layer = last_layer};
+        wave.branch = s->branch;
+        wave.want_logits = want_logits && at + rows == n;
+        LP_TRY(lp_forward(s, &wave, err));
         s->pos += (int)rows;
         at += rows;
         if (at < n || at > rows) lp_progress(&s->env, "prompt", (int64_t)at, (int64_t)n);
@@ -215,7 +220,7 @@ static lp_status walk(lp_session *s, const int *ids, size_t n, int last_layer, b
     return LP_OK;
 }
 
-static lp_status run_waves(lp_session *s, const int *ids, size_t n, int last_layer, bool want_logits, lp_error *err)
+lp_status lp_session_run(lp_session *s, const int *ids, size_t n, int last_layer, bool want_logits, lp_error *err)
 {
     int from = s->pos;
     s->is_busy = true;
@@ -227,10 +232,10 @@ static lp_status run_waves(lp_session *s, const int *ids, size_t n, int last_lay
 
 lp_status lp_session_eval(lp_session *s, const int *ids, size_t n, lp_error *err)
 {
-    LP_TRY(check_tokens(s, ids, n, err));
+    LP_TRY(lp_session_check(s, ids, n, err));
     if (n == 0) return LP_OK;
     int from = s->pos;
-    LP_TRY(run_waves(s, ids, n, s->model->config.n_layers - 1, true, err));
+    LP_TRY(lp_session_run(s, ids, n, s->model->config.n_layers - 1, true, err));
     memcpy(s->tokens + from, ids, n * sizeof *ids);
     s->pos += (int)n;
     float *swap = s->logits;
@@ -246,8 +251,8 @@ lp_status lp_session_peek(lp_session *s, const int *ids, size_t n, int last_laye
     if (last_layer < 0 || last_layer >= s->model->config.n_layers)
         return lp_fail(err, LP_E_RANGE, "layer %d: this model has layers 0 to %d", last_layer,
                        s->model->config.n_layers - 1);
-    LP_TRY(check_tokens(s, ids, n, err));
-    return run_waves(s, ids, n, last_layer, false, err);
+    LP_TRY(lp_session_check(s, ids, n, err));
+    return lp_session_run(s, ids, n, last_layer, false, err);
 }
 
 /* ---- going back, branching --------------------------------------------------------------------------------------- */

@@ -46,6 +46,15 @@ lp_status lp_session_eval(lp_session *s, const int *ids, size_t n, lp_error *err
  * model at half the price.  Logits stay what they were. */
 lp_status lp_session_peek(lp_session *s, const int *ids, size_t n, int last_layer, lp_error *err);
 
+/* Alternatives: `branches` continuations of one past, `each` tokens long, ids [branches][each], computed side by side and
+ * not committed.  A hook is shown every branch by itself (act->branch), so each can be edited in its own way; fn is given
+ * the logits [V] of every branch's last token, in order, borrowed (anything but 0: LP_STOPPED).  Hooked branches have,
+ * bit for bit, the logits lp_session_eval would give; from the final norm on only a branch's last row passes the hooks.
+ * Takes memory the first time it is called. */
+typedef int (*lp_branch_fn)(int branch, const float *logits, void *user);
+lp_status lp_session_branch(lp_session *s, const int *ids, int each, int branches, lp_branch_fn fn, void *user,
+                            lp_error *err);
+
 int lp_session_pos(const lp_session *s);             /* tokens committed                                        */
 const int *lp_session_tokens(const lp_session *s);   /* [pos]; borrowed                                         */
 const float *lp_session_logits(const lp_session *s); /* [V] after the soft-cap, of the last committed token; NULL: none

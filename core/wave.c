@@ -1,5 +1,24 @@
-/* wave.c - spreading the rows of a wave over the threads of the pool. */
+/* wave.c - where the rows of a wave find their past, and how they are spread over the threads of the pool. */
 #include "core/wave.h"
+
+static int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+lp_past lp_wave_past(const lp_wave *w, int r, int part, int first, int end)
+{
+    lp_past p = {.kv = &w->s->kv, .layer = w->layer, .from = first, .to = end};
+    if (w->each == LP_UNBRANCHED) {
+        if (part) p.to = p.from;
+    } else if (part == 0) {
+        p.to = least(end, w->pos);
+    } else {
+        p = (lp_past){.kv = &w->s->tails[r / w->each], .shift = w->pos / LP_PAGE * LP_PAGE, .from = first, .to = end};
+        if (p.from < w->pos) p.from = w->pos;
+    }
+    return p;
+}
 
 typedef struct items {
     lp_wave *w;
