@@ -1,8 +1,7 @@
 /* causal.c - see causal.h.
  *
- * One clean run, with a tape of a single row at every SAE's site: only that row is encoded.  Then one fork is used for
- * all ablations: cut back to the position, run on under the hook, cut back again.  A fork for each would take its
- * scratch anew every time, and a session cut back gives the same bits as a new one.
+ * One clean run, with a tape of a single row at every SAE's site: only that row is encoded.  Then a branch for each
+ * feature (lp_session_branch), as many side by side as a wave holds, under one editing hook an SAE.
  */
 #include "sae/causal.h"
 
@@ -13,6 +12,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -130,28 +130,36 @@ static lp_status find_active(work *w, lp_error *err)
 
 /* ---- one without ------------------------------------------------------------------------------------------------- */
 
+/* The hook of one SAE: every branch whose feature is one of that SAE's loses it. */
 typedef struct ablation {
-    int at;
-    double amount; /* -f g */
-    const float *d;
+    work *w;
+    int sae, handle;
 } ablation;
 
 /* In double and rounded once, as steering does it: a float whose change is exactly zero keeps its bits. */
 static int ablate(lp_act *act, void *user)
 {
     const ablation *a = user;
-    int row = a->at - act->pos, width = act->heads * act->width;
-    if (row < 0 || row >= act->rows) return 0;
+    const work *w = a->w;
+    const lp_causal_row *gone = &w->out->rows[act->branch];
+    const lp_sae *sae = w->saes[a->sae];
+    int row = w->out->at - act->pos, width = act->heads * act->width;
+    if (gone->sae != a->sae || row < 0 || row >= act->rows) return 0;
+    double amount = -(double)gone->activation * lp_decoder_scale(sae, gone->index, w->tapes[a->sae].x);
     float *x = act->x + (size_t)row * (size_t)width;
+    lp_sae_decoder_row(sae, gone->index, w->decoder);
     for (int i = 0; i < width; i++) {
-        double delta = a->amount * (double)a->d[i];
+        double delta = amount * (double)w->decoder[i];
         if (delta != 0) x[i] = (float)((double)x[i] + delta);
     }
     return 0;
 }
 
-static void measure(lp_causal_row *row, const work *w, const float *logits)
+static int measure(int branch, const float *logits, void *user)
 {
+    work *w = user;
+    const lp_env *env = lp_session_env(w->s);
+    lp_causal_row *row = &w->out->rows[branch];
     int V = lp_session_model(w->s)->config.vocab;
     double norm = lp_log_sum_exp(logits, V), z = (double)logits[w->out->target];
     row->d_logit = z - w->out->logit;
@@ -159,25 +167,42 @@ static void measure(lp_causal_row *row, const work *w, const float *logits)
     row->kl = lp_kl(w->clean, w->norm, logits, norm, V);
     row->best = lp_argmax(logits, V);
     row->best_p = row->best < 0 ? NAN : lp_expf(lp_logprob(logits[row->best], norm));
+    lp_progress(env, "ablating", branch + 1, (int64_t)w->out->n);
+    return lp_cancelled(env) || (w->q->fn && w->q->fn(row, logits, w->q->user));
 }
 
-static lp_status run_without(work *w, lp_causal_row *row, lp_error *err)
+/* A branch for each feature, all from the position on. */
+static lp_status run_branches(work *w, lp_error *err)
 {
-    const lp_sae *sae = w->saes[row->sae];
-    int at = w->out->at;
-    double g = lp_decoder_scale(sae, row->index, w->tapes[row->sae].x);
-    ablation a = {.at = at, .amount = -(double)row->activation * g, .d = w->decoder};
-    lp_hook hook = {.site = sae->spot.site_out, .layer = sae->spot.layer_out, .edits = true, .fn = ablate, .user = &a};
-    lp_sae_decoder_row(sae, row->index, w->decoder);
-    LP_TRY(lp_session_rewind(w->s, at, err));
-    int handle = lp_session_hook(w->s, hook, err);
-    if (handle < 0) return (lp_status)handle;
-    lp_status st = lp_session_eval(w->s, w->q->ids + at, w->q->n - (size_t)at, err);
-    lp_session_unhook(w->s, handle);
-    LP_TRY(st);
-    const float *logits = lp_session_logits(w->s);
-    measure(row, w, logits);
-    return w->q->fn && w->q->fn(row, logits, w->q->user) ? LP_STOPPED : LP_OK;
+    size_t n = w->out->n, each = w->q->n - (size_t)w->out->at;
+    if (n > (size_t)INT_MAX / each) return lp_fail(err, LP_E_RANGE, "%zu features: too many to rank", n);
+    int *ids = lp_calloc(n * each, sizeof *ids);
+    if (!ids) return lp_fail(err, LP_E_MEMORY, "no memory for %zu ablated runs", n);
+    for (size_t i = 0; i < n; i++) memcpy(ids + i * each, w->q->ids + w->out->at, each * sizeof *ids);
+    lp_status st = lp_session_branch(w->s, ids, (int)each, (int)n, measure, w, err);
+    free(ids);
+    return st == LP_STOPPED && lp_cancelled(lp_session_env(w->s)) ? LP_CANCELLED : st;
+}
+
+static lp_status run_without(work *w, lp_error *err)
+{
+    if (!w->out->n) return LP_OK;
+    LP_TRY(lp_session_rewind(w->s, w->out->at, err));
+    ablation *hooks = lp_calloc((size_t)w->n_saes, sizeof *hooks);
+    lp_status st = hooks ? LP_OK : lp_fail(err, LP_E_MEMORY, "out of memory");
+    for (int i = 0; i < w->n_saes && st == LP_OK; i++) {
+        const lp_sae_spot *spot = &w->saes[i]->spot;
+        hooks[i] = (ablation){.w = w, .sae = i};
+        lp_hook hook = {.site = spot->site_out, .layer = spot->layer_out, .edits = true, .fn = ablate};
+        hook.user = &hooks[i];
+        hooks[i].handle = lp_session_hook(w->s, hook, err);
+        if (hooks[i].handle < 0) st = (lp_status)hooks[i].handle;
+    }
+    if (st == LP_OK) st = run_branches(w, err);
+    for (int i = 0; hooks && i < w->n_saes; i++)
+        if (hooks[i].handle > 0) lp_session_unhook(w->s, hooks[i].handle);
+    free(hooks);
+    return st;
 }
 
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
@@ -214,18 +239,12 @@ static lp_status check(int *at, const lp_config *c, const lp_sae *const *saes, i
 static lp_status rank(work *w, lp_session *s, lp_error *err)
 {
     int held = lp_session_pos(s), at = w->out->at;
-    const lp_env *env = lp_session_env(s);
     LP_TRY(lp_session_fork(&w->s, s, held < at ? held : at, err)); /* the position itself must pass the tapes */
     LP_TRY(take_memory(w, err));
     LP_TRY(run_clean(w, err));
     LP_TRY(read_clean(w, err));
     LP_TRY(find_active(w, err));
-    for (size_t i = 0; i < w->out->n; i++) {
-        lp_progress(env, "ablating", (int64_t)i, (int64_t)w->out->n);
-        if (lp_cancelled(env)) return LP_CANCELLED;
-        LP_TRY(run_without(w, &w->out->rows[i], err));
-    }
-    lp_progress(env, "ablating", (int64_t)w->out->n, (int64_t)w->out->n);
+    LP_TRY(run_without(w, err));
     if (w->out->n)
         qsort(w->out->rows, w->out->n, sizeof *w->out->rows, w->q->rank_by == LP_CAUSAL_KL ? by_kl : by_logit);
     return LP_OK;
