@@ -10,9 +10,10 @@ enum {
     BENCH_DECODE = 2,
     BENCH_PROMPT = 4,
     BENCH_LOAD = 8,
-    BENCH_ALL = 15,
+    BENCH_ALL = 15, /* of the model alone */
+    BENCH_SAE = 16,
     MAX_ROUNDS = 100,
-    MAX_SERIES = 24,
+    MAX_SERIES = 32,
 };
 
 /* One line of the result: a value per round, and its share of a yardstick taken in the same round. */
@@ -25,17 +26,23 @@ typedef struct bench_series {
     int n;
 } bench_series;
 
+typedef struct bench_saes bench_saes; /* bench_sae.c */
+
 typedef struct bench {
     cli *c;
     const char *path;   /* of the model                                            */
     const char *peer;   /* a Python that has llama_cpp; NULL: no peer              */
     const char *script; /* what it runs                                            */
+    const char *torch;  /* a Python that has PyTorch; NULL: no such peer           */
     int rounds, what, prompt, tokens;
+    int width;    /* d_sae of random SAEs                                    */
+    int n_layers; /* of the model, once it was open                          */
+    bench_saes *saes;
     const lp_kernels *kernels;
     lp_model *model;
     bench_series series[MAX_SERIES];
     int n_series;
-    char peer_version[64];
+    char peer_version[64], torch_version[64];
 } bench;
 
 /* Appends to the series of that name; `share` is ignored when `of` is NULL. */
@@ -45,6 +52,18 @@ const bench_series *bench_find(const bench *b, const char *what, const char *ari
 
 /* All rounds; opens and closes the model. */
 lp_status bench_run(bench *b, lp_error *err);
+
+/* Encoding, decoding under SAEs, ranking: adds their series.  The SAEs are made in the first round. */
+lp_status bench_sae(bench *b, lp_error *err);
+void bench_saes_free(bench *b);
+
+/* PyTorch encodes `rows` rows of the SAEs' shape: adds "PyTorch encode". */
+lp_status bench_torch(bench *b, int rows, lp_error *err);
+
+/* What the measurements share: flops a second just now; n repeatable ids, <bos> first; "exact" or "fast". */
+double bench_peak(const bench *b, lp_arithmetic a);
+void bench_ids(const bench *b, int *ids, int n, uint32_t seed);
+const char *bench_arithmetic(lp_arithmetic a);
 
 /* One run of llama.cpp on the same file: adds "llama.cpp prompt" and "llama.cpp decode". */
 lp_status bench_peer(bench *b, lp_error *err);

@@ -1,5 +1,6 @@
 /* bench_peer.c - llama.cpp on the same file in the same rounds: a Python with the llama-cpp-python package runs
- * tests/bench/llama_peer.py, which prints "NAME<tab>VALUE" lines: version, prompt, decode (tokens per second). */
+ * tests/bench/llama_peer.py, which prints "NAME<tab>VALUE" lines: version, prompt, decode (tokens per second).  And PyTorch
+ * on the SAEs' shape: tests/bench/torch_peer.py, version and encode (ms). */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* environ */
 #endif
@@ -35,9 +36,11 @@ static double last(const bench_series *s)
     return s && s->n ? s->value[s->n - 1] : 0;
 }
 
-static void take(bench *b, const char *name, double value)
+static void take(bench *b, const char *name, const char *text)
 {
     char ours[40];
+    double value = atof(text);
+    if (strcmp(name, "version") == 0) snprintf(b->peer_version, sizeof b->peer_version, "%.63s", text);
     snprintf(ours, sizeof ours, "prompt of %d", b->prompt);
     if (strcmp(name, "prompt") == 0) {
         double mine = last(bench_find(b, ours, "exact"));
@@ -48,14 +51,13 @@ static void take(bench *b, const char *name, double value)
     }
 }
 
-lp_status bench_peer(bench *b, lp_error *err)
+/* Runs the words and gives every "NAME<tab>VALUE" line to `take`; all of them must come. */
+typedef void (*take_fn)(bench *b, const char *name, const char *text);
+
+static lp_status run_script(bench *b, const char *const *words, int n_lines, take_fn fn, const char *needs,
+                            lp_error *err)
 {
-    char threads[16], prompt[16], tokens[16], line[256], name[64], text[128];
-    snprintf(threads, sizeof threads, "%d", lp_pool_threads(b->c->env.pool));
-    snprintf(prompt, sizeof prompt, "%d", b->prompt);
-    snprintf(tokens, sizeof tokens, "%d", b->tokens);
-    const char *words[] = {b->peer, b->script, b->path, threads, prompt, tokens, NULL};
-    char *argv[sizeof words / sizeof *words] = {NULL};
+    char line[256], name[64], text[128], *argv[12] = {NULL};
     FILE *f = NULL;
     pid_t pid = -1;
     int status = 0, seen = 0;
@@ -63,18 +65,47 @@ lp_status bench_peer(bench *b, lp_error *err)
     for (int i = 0; words[i] && st == LP_OK; i++)
         if (!(argv[i] = lp_strdup(words[i]))) st = lp_fail(err, LP_E_MEMORY, "out of memory");
     if (st == LP_OK) st = start(&f, &pid, argv, err);
-    while (f && fgets(line, sizeof line, f)) {
-        if (sscanf(line, "%63[^\t]\t%127[^\n]", name, text) != 2) continue;
-        if (strcmp(name, "version") == 0)
-            snprintf(b->peer_version, sizeof b->peer_version, "%.63s", text);
-        else
-            take(b, name, atof(text)), seen++;
-    }
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "%63[^\t]\t%127[^\n]", name, text) == 2) fn(b, name, text), seen++;
     if (f) fclose(f);
-    if (pid > 0 && (waitpid(pid, &status, 0) < 0 || status != 0 || seen != 2))
+    if (pid > 0 && (waitpid(pid, &status, 0) < 0 || status != 0 || seen != n_lines))
         st = lp_cancelled(&b->c->env)
                  ? LP_CANCELLED
-                 : lp_fail(err, LP_E_IO, "%s %s failed; does that Python have llama_cpp?", b->peer, b->script);
-    for (int i = 0; words[i]; i++) free(argv[i]);
+                 : lp_fail(err, LP_E_IO, "%s %s failed; does that Python have %s?", words[0], words[1], needs);
+    for (int i = 0; argv[i]; i++) free(argv[i]);
     return st;
+}
+
+lp_status bench_peer(bench *b, lp_error *err)
+{
+    char threads[16], prompt[16], tokens[16];
+    snprintf(threads, sizeof threads, "%d", lp_pool_threads(b->c->env.pool));
+    snprintf(prompt, sizeof prompt, "%d", b->prompt);
+    snprintf(tokens, sizeof tokens, "%d", b->tokens);
+    const char *words[] = {b->peer, b->script, b->path, threads, prompt, tokens, NULL};
+    return run_script(b, words, 3, take, "llama_cpp", err);
+}
+
+static void take_torch(bench *b, const char *name, const char *text)
+{
+    if (strcmp(name, "version") == 0) snprintf(b->torch_version, sizeof b->torch_version, "%.63s", text);
+    if (strcmp(name, "encode") != 0) return;
+    double theirs = atof(text);
+    static const char *const ways[] = {"exact", "fast"}, *const names[] = {"PyTorch encode",
+                                                                           "PyTorch encode, ours fast"};
+    for (int i = 0; i < 2; i++) {
+        double ours = last(bench_find(b, "encode, 512 rows", ways[i]));
+        bench_add(b, names[i], "", "ms", theirs, ours > 0 ? (i ? "encode fast" : "encode exact") : NULL, theirs / ours);
+    }
+}
+
+lp_status bench_torch(bench *b, int rows, lp_error *err)
+{
+    char threads[16], n[16], d_in[16], d_sae[16];
+    snprintf(threads, sizeof threads, "%d", lp_pool_threads(b->c->env.pool));
+    snprintf(n, sizeof n, "%d", rows);
+    snprintf(d_in, sizeof d_in, "%d", b->model->config.d_model);
+    snprintf(d_sae, sizeof d_sae, "%d", b->width);
+    const char *words[] = {b->torch, LP_SOURCE_DIR "/tests/bench/torch_peer.py", threads, n, d_in, d_sae, NULL};
+    return run_script(b, words, 2, take_torch, "torch", err);
 }

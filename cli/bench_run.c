@@ -53,13 +53,13 @@ const bench_series *bench_find(const bench *b, const char *what, const char *ari
 
 /* ---- yardsticks ----------------------------------------------------------------------------------------------- */
 
-static const char *arithmetic_name(lp_arithmetic a)
+const char *bench_arithmetic(lp_arithmetic a)
 {
     return a == LP_FAST ? "fast" : "exact";
 }
 
 /* Flops per second, over long enough to be of these seconds and not of one lucky millisecond. */
-static double peak(const bench *b, lp_arithmetic a)
+double bench_peak(const bench *b, lp_arithmetic a)
 {
     double start = lp_clock(), sum = 0;
     int n = 0;
@@ -83,8 +83,8 @@ static double raw_read(const bench *b)
 
 static void yardsticks(bench *b)
 {
-    bench_add(b, "peak", "exact", "GFLOP/s", peak(b, LP_EXACT) / 1e9, NULL, 0);
-    bench_add(b, "peak", "fast", "GFLOP/s", peak(b, LP_FAST) / 1e9, NULL, 0);
+    bench_add(b, "peak", "exact", "GFLOP/s", bench_peak(b, LP_EXACT) / 1e9, NULL, 0);
+    bench_add(b, "peak", "fast", "GFLOP/s", bench_peak(b, LP_FAST) / 1e9, NULL, 0);
     bench_add(b, "raw read", "", "GB/s", raw_read(b) / 1e9, NULL, 0);
 }
 
@@ -108,7 +108,7 @@ typedef struct product {
 static void time_matmul(bench *b, product *p, bool down, lp_arithmetic a)
 {
     const lp_model *m = b->model;
-    double before = peak(b, a), start = lp_clock(), seconds, flops = 0;
+    double before = bench_peak(b, a), start = lp_clock(), seconds, flops = 0;
     do {
         const lp_layer *l = &m->layers[p->layer++ % m->config.n_layers];
         const lp_matrix *w = down ? &l->down : &l->up;
@@ -116,8 +116,8 @@ static void time_matmul(bench *b, product *p, bool down, lp_arithmetic a)
         flops += 2.0 * ROWS * w->rows * w->cols;
         seconds = lp_clock() - start;
     } while (seconds < matmul_seconds);
-    double after = peak(b, a), rate = flops / seconds;
-    bench_add(b, down ? "matmul down, 512 rows" : "matmul up, 512 rows", arithmetic_name(a), "GFLOP/s", rate / 1e9,
+    double after = bench_peak(b, a), rate = flops / seconds;
+    bench_add(b, down ? "matmul down, 512 rows" : "matmul up, 512 rows", bench_arithmetic(a), "GFLOP/s", rate / 1e9,
               "peak", rate / (0.5 * (before + after)));
 }
 
@@ -142,9 +142,9 @@ static lp_status matmuls(bench *b, lp_error *err)
 
 /* ---- whole model ---------------------------------------------------------------------------------------------- */
 
-static void make_ids(const bench *b, int *ids, int n)
+void bench_ids(const bench *b, int *ids, int n, uint32_t seed)
 {
-    uint32_t s = 7;
+    uint32_t s = seed;
     for (int i = 0; i < n; i++) {
         s = s * 1664525u + 1013904223u;
         ids[i] = i ? (int)((s >> 8) % (uint32_t)b->model->config.vocab) : b->model->config.bos;
@@ -162,7 +162,7 @@ static lp_status time_tokens(double *seconds, bench *b, int n, lp_arithmetic a, 
     lp_status st = ids ? LP_OK : lp_fail(err, LP_E_MEMORY, "out of memory for %d tokens", n);
     if (st == LP_OK) st = lp_session_new(&s, b->model, &o, &b->c->env, err);
     if (st != LP_OK) goto out;
-    make_ids(b, ids, n + 1);
+    bench_ids(b, ids, n + 1, 7);
     st = one_by_one ? lp_session_eval(s, ids, 1, err) : lp_session_peek(s, ids, (size_t)n, 0, err);
     if (st != LP_OK) goto out;
     double start = lp_clock();
@@ -185,8 +185,8 @@ static lp_status decode(bench *b, lp_error *err)
     double after = raw_read(b), rate = b->tokens / seconds;
     double weights = (double)m->weight_bytes - 2.0 * m->config.max_positions * (m->config.head_dim / 2) * 4; /* rope */
     double moved = weights + (double)lp_session_bytes_per_token(&m->config) * 0.5 * (b->tokens + 1);
-    bench_add(b, "decode", arithmetic_name(a), "token/s", rate, NULL, 0);
-    bench_add(b, "decode, bytes moved", arithmetic_name(a), "GB/s", rate * moved / 1e9, "raw read",
+    bench_add(b, "decode", bench_arithmetic(a), "token/s", rate, NULL, 0);
+    bench_add(b, "decode, bytes moved", bench_arithmetic(a), "GB/s", rate * moved / 1e9, "raw read",
               rate * moved / (0.5 * (before + after)));
     return LP_OK;
 }
@@ -205,11 +205,11 @@ static double product_flops(const lp_model *m, int n)
 static lp_status prompt(bench *b, lp_arithmetic a, lp_error *err)
 {
     char what[40];
-    double seconds = 0, before = peak(b, a);
+    double seconds = 0, before = bench_peak(b, a);
     LP_TRY(time_tokens(&seconds, b, b->prompt, a, false, err));
-    double after = peak(b, a), rate = product_flops(b->model, b->prompt) / seconds;
+    double after = bench_peak(b, a), rate = product_flops(b->model, b->prompt) / seconds;
     snprintf(what, sizeof what, "prompt of %d", b->prompt);
-    bench_add(b, what, arithmetic_name(a), "token/s", b->prompt / seconds, "peak", rate / (0.5 * (before + after)));
+    bench_add(b, what, bench_arithmetic(a), "token/s", b->prompt / seconds, "peak", rate / (0.5 * (before + after)));
     return LP_OK;
 }
 
@@ -227,6 +227,7 @@ static lp_status one_round(bench *b, lp_error *err)
 {
     if (!b->model || b->what & BENCH_LOAD) LP_TRY(load(b, err));
     if (lp_cancelled(&b->c->env)) return LP_CANCELLED;
+    b->n_layers = b->model->config.n_layers;
     int most = b->model->config.max_positions - 1;
     if (b->prompt > most) b->prompt = most;
     if (b->tokens > most) b->tokens = most;
@@ -238,6 +239,7 @@ static lp_status one_round(bench *b, lp_error *err)
         LP_TRY(prompt(b, LP_EXACT, err));
         LP_TRY(prompt(b, LP_FAST, err));
     }
+    if (b->what & BENCH_SAE) LP_TRY(bench_sae(b, err));
     return b->peer ? bench_peer(b, err) : LP_OK;
 }
 
