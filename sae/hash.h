@@ -1,4 +1,5 @@
-/* hash.h - how the hashes of this folder are spelled: XXH3-128, big-endian, 32 hex digits; private to it, since xxhash is. */
+/* hash.h - how hashes are spelled: XXH3-128, big-endian, 32 hex digits.  For sources alone:
+ * no public header shows xxhash. */
 #ifndef LP_SAE_HASH_H
 #define LP_SAE_HASH_H
 
