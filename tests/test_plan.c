@@ -351,6 +351,7 @@ static void wrong_files(void)
     put_text("a.txt", "the sea, the ship, the whale and the sea again");
     put_text("b.jsonl", "{\"text\":\"\"}\n{\"text\":\"sea\"}\n");
     CHECK(make(&p, "", &o, &err) == LP_OK && lp_plan_write(&p, out_path, &err) == LP_OK);
+    lp_plan_clear(&p);
     char *f = slurp(out_path, &n);
     if (!f) return;
     edit(f, "", "", LP_OK, "");
