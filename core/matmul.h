@@ -33,6 +33,8 @@ lp_status lp_matrix_pack(lp_matrix *m, const void *src, const lp_env *env, lp_er
 /* Columns col .. col + n - 1 of W from src [n][rows] in f32, for matrices that are stored the other way round (an SAE's
  * encoder).  `data` zeroed beforehand, format F32 or BF16 (rounded to nearest even) alone. */
 void lp_matrix_put_columns(lp_matrix *m, int col, int n, const float *src, const lp_env *env);
+/* Rows first .. first + n - 1 of W as f32: out [n][cols]; whole panels of 32 cost no more than one row of them. */
+void lp_matrix_rows(const lp_matrix *m, int first, int n, float *out, const lp_kernels *k);
 /* Row `row` of W as f32: out[cols].  (Embedding lookups: the tied table is held once.) */
 void lp_matrix_row(const lp_matrix *m, int row, float *out, const lp_kernels *k);
 

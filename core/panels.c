@@ -429,15 +429,28 @@ void lp_matrix_put_columns(lp_matrix *m, int col, int n, const float *src, const
     m->n_nonfinite += atomic_load(&p.bad);
 }
 
-void lp_matrix_row(const lp_matrix *m, int row, float *out, const lp_kernels *k)
+/* A panel is widened whole, a run of columns at a time, and the lanes asked for are picked out of it. */
+void lp_matrix_rows(const lp_matrix *m, int first, int n, float *out, const lp_kernels *k)
 {
     enum { COLUMNS = 256 };
     float chunk[COLUMNS * LP_LANES];
-    const uint8_t *panel = (const uint8_t *)m->data + (size_t)(row / LP_LANES) * m->panel_bytes;
-    assert(row >= 0 && row < m->rows);
-    for (int k0 = 0; k0 < m->cols; k0 += COLUMNS) {
-        int left = m->cols - k0 < COLUMNS ? m->cols - k0 : COLUMNS;
-        k->expand_f32(m->format, panel, k0, left + left % 2, chunk);
-        for (int i = 0; i < left; i++) out[k0 + i] = chunk[column(i) * LP_LANES + row % LP_LANES];
+    size_t width = (size_t)m->cols;
+    assert(first >= 0 && n >= 0 && first <= m->rows - n);
+    for (int r = first, lanes; r < first + n; r += lanes, out += (size_t)lanes * width) {
+        const uint8_t *panel = (const uint8_t *)m->data + (size_t)(r / LP_LANES) * m->panel_bytes;
+        int lane = r % LP_LANES;
+        lanes = LP_LANES - lane < first + n - r ? LP_LANES - lane : first + n - r;
+        for (int k0 = 0; k0 < m->cols; k0 += COLUMNS) {
+            int left = m->cols - k0 < COLUMNS ? m->cols - k0 : COLUMNS;
+            k->expand_f32(m->format, panel, k0, left + left % 2, chunk);
+            for (int j = 0; j < lanes; j++)
+                for (int i = 0; i < left; i++)
+                    out[(size_t)j * width + (size_t)(k0 + i)] = chunk[column(i) * LP_LANES + lane + j];
+        }
     }
+}
+
+void lp_matrix_row(const lp_matrix *m, int row, float *out, const lp_kernels *k)
+{
+    lp_matrix_rows(m, row, 1, out, k);
 }

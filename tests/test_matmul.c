@@ -146,6 +146,13 @@ static void test_values(lp_dtype t, int rows, int cols)
             lp_matrix_row(&w, r, row, tables[k]);
             CHECK_SAME(row, plain + (size_t)r * cols, (size_t)cols);
         }
+    int first = rows > 7 ? 5 : 0, some = rows - first - (rows > 7); /* begins and ends inside a panel */
+    float *several = need(malloc(sizeof *several * n));
+    for (int k = 0; k < n_tables; k++) {
+        lp_matrix_rows(&w, first, some, several, tables[k]);
+        CHECK_SAME(several, plain + (size_t)first * cols, (size_t)some * cols);
+    }
+    free(several);
     for (int a = 0; a < 2; a++)
         for (int wave = 1; wave <= N; wave += N - 1) {
             product(y, &w, x, wave, a ? LP_FAST : LP_EXACT, pools[1], NULL);
