@@ -5,7 +5,6 @@
  */
 #include "cli/answer.h"
 #include "cli/commands.h"
-#include "cli/inputs.h"
 #include "cli/saes.h"
 #include "sae/reader.h"
 
@@ -14,14 +13,11 @@
 
 typedef struct job {
     cli *c;
-    cli_prompt prompt;
+    cli_scene scene;
     cli_sampling sampling;
-    cli_sae_choice choice;
     int top, by;
     double least;
     bool shows_bos;
-    const lp_model *m;
-    cli_saes saes;
     lp_reader *reader;
     const int *ids; /* [n] all tokens */
     int n;
@@ -59,7 +55,7 @@ static lp_status push(hits *h, hit x, lp_error *err)
 
 static bool is_left_out(const job *w, int pos)
 {
-    return !w->shows_bos && w->ids[pos] == w->m->config.bos;
+    return !w->shows_bos && w->ids[pos] == w->scene.m->config.bos;
 }
 
 /* The features of one SAE at one position that are strong enough, added to *h. */
@@ -83,7 +79,7 @@ static void keep_best(hits *h, const job *w, size_t from)
 static lp_status by_token(hits *h, const job *w, lp_error *err)
 {
     for (int pos = 0; pos < w->n; pos++)
-        for (int sae = 0; sae < w->saes.n; sae++) {
+        for (int sae = 0; sae < w->scene.saes.n; sae++) {
             size_t from = h->n;
             LP_TRY(add_position(h, w, sae, pos, err));
             keep_best(h, w, from);
@@ -94,11 +90,11 @@ static lp_status by_token(hits *h, const job *w, lp_error *err)
 /* For every SAE, the features that reach highest anywhere in the text, each once, at its strongest place. */
 static lp_status by_text(hits *h, const job *w, lp_error *err)
 {
-    for (int sae = 0; sae < w->saes.n; sae++) {
+    for (int sae = 0; sae < w->scene.saes.n; sae++) {
         size_t from = h->n, kept = h->n;
         for (int pos = 0; pos < w->n; pos++) LP_TRY(add_position(h, w, sae, pos, err));
         if (h->n > from) qsort(h->items + from, h->n - from, sizeof *h->items, by_value);
-        uint8_t *seen = lp_calloc((size_t)w->saes.items[sae]->d_sae, 1);
+        uint8_t *seen = lp_calloc((size_t)w->scene.saes.items[sae]->d_sae, 1);
         if (!seen) return lp_fail(err, LP_E_MEMORY, "out of memory");
         for (size_t i = from; i < h->n; i++)
             if (!seen[h->items[i].index]) seen[h->items[i].index] = 1, h->items[kept++] = h->items[i];
@@ -117,9 +113,9 @@ static void print_table(const job *w, const hits *h)
     cli_table_begin(c, "pos\tid\tpiece\tlayer\tsite\tsae\tindex\tactivation\tlabel");
     for (size_t i = 0; i < h->n; i++) {
         const hit *x = &h->items[i];
-        const lp_sae *s = w->saes.items[x->sae];
+        const lp_sae *s = w->scene.saes.items[x->sae];
         size_t n;
-        const char *piece = cli_piece(w->m, w->ids[x->pos], &n);
+        const char *piece = cli_piece(w->scene.m, w->ids[x->pos], &n);
         cli_put_int(c, x->pos);
         cli_put_int(c, w->ids[x->pos]);
         cli_put_bytes(c, piece, n);
@@ -128,7 +124,7 @@ static void print_table(const job *w, const hits *h)
         cli_put_text(c, s->name);
         cli_put_int(c, x->index);
         cli_put_real(c, (double)x->value, 6);
-        cli_put_text(c, lp_label_text(&w->saes.labels[x->sae], x->index));
+        cli_put_text(c, lp_label_text(&w->scene.saes.labels[x->sae], x->index));
     }
     cli_table_end(c);
 }
@@ -136,10 +132,10 @@ static void print_table(const job *w, const hits *h)
 static int add_token(json_t *list, const job *w, int pos)
 {
     size_t n;
-    const char *piece = cli_piece(w->m, w->ids[pos], &n);
+    const char *piece = cli_piece(w->scene.m, w->ids[pos], &n);
     char *text = NULL;
     size_t len = 0;
-    if (w->m->tokenizer) lp_tokenizer_decode(w->m->tokenizer, &w->ids[pos], 1, 1, &text, &len, NULL);
+    if (w->scene.m->tokenizer) lp_tokenizer_decode(w->scene.m->tokenizer, &w->ids[pos], 1, 1, &text, &len, NULL);
     json_t *j = json_object();
     int bad = !j;
     bad |= json_object_set_new(j, "pos", json_integer(pos));
@@ -152,8 +148,8 @@ static int add_token(json_t *list, const job *w, int pos)
 
 static int add_hit(json_t *list, const job *w, const hit *x)
 {
-    const lp_sae *s = w->saes.items[x->sae];
-    const char *label = lp_label_text(&w->saes.labels[x->sae], x->index);
+    const lp_sae *s = w->scene.saes.items[x->sae];
+    const char *label = lp_label_text(&w->scene.saes.labels[x->sae], x->index);
     json_t *j = json_object();
     int bad = !j;
     bad |= json_object_set_new(j, "pos", json_integer(x->pos));
@@ -172,9 +168,9 @@ static lp_status print_json(const job *w, const lp_session *s, const hits *h, lp
     int bad = !j || !tokens || !features || !saes;
     for (int i = 0; i < w->n; i++) bad |= add_token(tokens, w, i);
     for (size_t i = 0; i < h->n; i++) bad |= add_hit(features, w, &h->items[i]);
-    for (int i = 0; i < w->saes.n; i++)
+    for (int i = 0; i < w->scene.saes.n; i++)
         bad |= json_array_append_new(
-            saes, json_pack("{s:s,s:s}", "sae", w->saes.items[i]->name, "hash", w->saes.items[i]->hash));
+            saes, json_pack("{s:s,s:s}", "sae", w->scene.saes.items[i]->name, "hash", w->scene.saes.items[i]->hash));
     bad |= json_object_set_new(j, "saes", saes);
     bad |= json_object_set_new(j, "tokens", tokens);
     bad |= json_object_set_new(j, "features", features);
@@ -191,7 +187,7 @@ static lp_status go_on(job *w, lp_session *s, const cli_answer *a, lp_error *err
 {
     lp_sampler *sampler = NULL;
     lp_generation g = {0};
-    LP_TRY(lp_sampler_new(&sampler, w->m->config.vocab, &a->sample, err));
+    LP_TRY(lp_sampler_new(&sampler, w->scene.m->config.vocab, &a->sample, err));
     lp_status st = lp_generate(&g, s, sampler, &a->generate, err);
     st = lp_reader_explain(w->reader, st, err);
     lp_generation_free(&g);
@@ -213,23 +209,25 @@ static lp_status report(job *w, const lp_session *s, lp_error *err)
     return st;
 }
 
-static lp_status work(job *w, lp_session *s, const lp_tokens *prompt, lp_error *err)
+static lp_status work(job *w, lp_error *err)
 {
     cli_answer answer;
-    LP_TRY(cli_read_sampling(&answer, w->c, &w->sampling, w->m->config.vocab, err));
-    LP_TRY(cli_open_saes(&w->saes, w->c, w->m, &w->choice, err));
-    LP_TRY(lp_reader_new(&w->reader, s, (const lp_sae *const *)w->saes.items, w->saes.n, NULL, err));
-    LP_TRY(lp_reader_explain(w->reader, lp_session_eval(s, prompt->ids, prompt->n, err), err));
-    if (w->sampling.max_tokens >= 0) LP_TRY(go_on(w, s, &answer, err));
-    return report(w, s, err);
+    cli_scene *x = &w->scene;
+    LP_TRY(cli_open_scene(x, w->c, err));
+    LP_TRY(cli_read_sampling(&answer, w->c, &w->sampling, x->m->config.vocab, err));
+    LP_TRY(cli_fill_scene(x, w->c, err));
+    LP_TRY(lp_reader_new(&w->reader, x->s, (const lp_sae *const *)x->saes.items, x->saes.n, NULL, err));
+    LP_TRY(lp_reader_explain(w->reader, lp_session_eval(x->s, x->tokens.ids, x->tokens.n, err), err));
+    if (w->sampling.max_tokens >= 0) LP_TRY(go_on(w, x->s, &answer, err));
+    return report(w, x->s, err);
 }
 
 static lp_status run(cli *c, int argc, char **argv, lp_error *err)
 {
     job w = {.c = c, .top = 10, .sampling = {.max_tokens = -1}};
     const cli_option options[] = {
-        CLI_PROMPT_OPTIONS(w.prompt),
-        CLI_SAE_OPTIONS(w.choice),
+        CLI_PROMPT_OPTIONS(w.scene.prompt),
+        CLI_SAE_OPTIONS(w.scene.choice),
         {"top", 'k', CLI_INT, &w.top, "K", "features of each SAE and token (default 10); 0: all that fire",
          .max = 1 << 20},
         {"by", 0, CLI_CHOICE, &w.by, "token|text", "the best of every token (default), or of the whole text"},
@@ -238,19 +236,10 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
         CLI_SAMPLING_OPTIONS(w.sampling),
         {0},
     };
-    lp_model *m = NULL;
-    lp_session *s = NULL;
-    lp_tokens prompt = {0};
     LP_TRY(cli_parse(c, options, argc, argv, err));
-    lp_status st = cli_open(&m, &s, c, w.prompt.embed_scale, err);
-    w.m = m;
-    if (st == LP_OK) st = cli_take_prompt(&prompt, c, m, &w.prompt, err);
-    if (st == LP_OK) st = work(&w, s, &prompt, err);
+    lp_status st = work(&w, err);
     lp_reader_free(w.reader);
-    cli_close_saes(&w.saes);
-    lp_tokens_free(&prompt);
-    lp_session_free(s);
-    lp_model_close(m);
+    cli_close_scene(&w.scene);
     return st;
 }
 

@@ -5,7 +5,6 @@
 #include "core/lens.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 enum { MAX_TOP = 100 };
 
@@ -14,28 +13,6 @@ typedef struct job {
     int pos, n_top;
     const char *target;
 } job;
-
-/* --target: an id, or text that is one token (with its leading space, if it has one). */
-static lp_status find_target(int *id, cli *c, const lp_model *m, const char *text, lp_error *err)
-{
-    char *end;
-    long v = strtol(text, &end, 10);
-    *id = -1;
-    if (end != text && !*end) {
-        if (v < 0 || v >= m->config.vocab)
-            return lp_fail(err, LP_E_RANGE, "token %ld: ids go from 0 to %d", v, m->config.vocab - 1);
-        *id = (int)v;
-        return LP_OK;
-    }
-    LP_TRY(cli_need_tokenizer(m, err));
-    lp_tokens tokens = {0};
-    lp_status st = lp_tokenizer_encode(m->tokenizer, text, strlen(text), LP_SPECIALS_PARSED, &tokens, err);
-    if (st == LP_OK && tokens.n != 1)
-        st = cli_usage(c, err, "--target \"%.60s\" is %zu tokens; one is needed, or its id", text, tokens.n);
-    if (st == LP_OK) *id = tokens.ids[0];
-    lp_tokens_free(&tokens);
-    return st;
-}
 
 static void put_row(cli *c, const lp_model *m, int layer, const lp_lens_row *r)
 {
@@ -84,7 +61,7 @@ static lp_status lens(cli *c, const job *j, lp_session *s, const lp_tokens *toke
     int pos = j->pos < 0 ? n + j->pos : j->pos, n_top = j->n_top < m->config.vocab ? j->n_top : m->config.vocab;
     if (pos < 0 || pos >= n)
         return lp_fail(err, LP_E_RANGE, "--pos %d: the prompt has positions 0 to %d", j->pos, n - 1);
-    if (j->target) LP_TRY(find_target(&target, c, m, j->target, err));
+    LP_TRY(cli_take_token(&target, c, m, "--target", j->target, err));
     lp_status st = LP_OK;
     float *x = lp_calloc((size_t)L * (size_t)m->config.d_model, sizeof *x);
     lp_lens_row *rows = lp_calloc((size_t)L, sizeof *rows);

@@ -7,7 +7,6 @@
  */
 #include "cli/commands.h"
 #include "cli/inputs.h"
-#include "sae/causal.h"
 #include "sae/patch.h"
 
 #include <ctype.h>
@@ -59,11 +58,10 @@ static lp_status take_pair(lp_patch_question *q, const job *w, lp_error *err)
     if (!comma || !comma[1]) return cli_usage(w->c, err, "--tokens \"%.60s\": two with a comma expected", w->pair);
     char *first = lp_format("%.*s", (int)(comma - w->pair), w->pair);
     if (!first) return lp_fail(err, LP_E_MEMORY, "out of memory");
-    lp_error why = {0};
-    lp_status st = lp_causal_token(&q->token_source, w->m, first, &why);
-    if (st == LP_OK) st = lp_causal_token(&q->token_into, w->m, comma + 1, &why);
+    lp_status st = cli_take_token(&q->token_source, w->c, w->m, "--tokens", first, err);
+    if (st == LP_OK) st = cli_take_token(&q->token_into, w->c, w->m, "--tokens", comma + 1, err);
     free(first);
-    return st == LP_OK ? st : cli_usage(w->c, err, "--tokens: %s", why.text);
+    return st;
 }
 
 /* A number at *s, moving past it; -1: there is none that could be a position. */

@@ -7,24 +7,16 @@
  * says what that did to the next token.  Below 0 in d_logit: the feature spoke for the target.
  */
 #include "cli/commands.h"
-#include "cli/inputs.h"
 #include "cli/saes.h"
 #include "sae/causal.h"
-
-#include <string.h>
 
 enum { MOST = 100000 };
 
 typedef struct job {
     cli *c;
-    cli_prompt prompt;
-    cli_sae_choice choice;
+    cli_scene scene;
     int at, top, by;
     const char *target;
-    lp_model *m;
-    lp_session *s;
-    lp_tokens tokens;
-    cli_saes saes;
     lp_causal found;
 } job;
 
@@ -32,9 +24,9 @@ static void put_row(const job *w, size_t i)
 {
     cli *c = w->c;
     const lp_causal_row *r = &w->found.rows[i];
-    const lp_sae *s = w->saes.items[r->sae];
+    const lp_sae *s = w->scene.saes.items[r->sae];
     size_t n;
-    const char *best = cli_piece(w->m, r->best, &n);
+    const char *best = cli_piece(w->scene.m, r->best, &n);
     cli_put_int(c, (int64_t)i + 1);
     cli_put_int(c, s->spot.layer);
     cli_put_text(c, cli_sae_site(s));
@@ -46,40 +38,31 @@ static void put_row(const job *w, size_t i)
     cli_put_real(c, r->kl, 5);
     cli_put_bytes(c, best, n);
     cli_put_real(c, (double)r->best_p, 5);
-    cli_put_text(c, lp_label_text(&w->saes.labels[r->sae], r->index));
+    cli_put_text(c, lp_label_text(&w->scene.saes.labels[r->sae], r->index));
 }
 
 /* What the figures are about goes with the talk: a pipe gets the table alone. */
 static void say(const job *w)
 {
     const lp_causal *f = &w->found;
-    int id = w->tokens.ids[f->at];
+    int id = w->scene.tokens.ids[f->at];
     lp_log(
         &w->c->env, LP_INFO,
         "position %d, token %d \"%s\"; target %d \"%s\", logit %.5g, log-probability %.5g; likeliest %d \"%s\", %.4g",
-        f->at, id, cli_piece(w->m, id, &(size_t){0}), f->target, cli_piece(w->m, f->target, &(size_t){0}), f->logit,
-        f->logprob, f->best, cli_piece(w->m, f->best, &(size_t){0}), (double)f->best_p);
+        f->at, id, cli_piece(w->scene.m, id, &(size_t){0}), f->target, cli_piece(w->scene.m, f->target, &(size_t){0}),
+        f->logit, f->logprob, f->best, cli_piece(w->scene.m, f->best, &(size_t){0}), (double)f->best_p);
     if (f->n == 0 && w->top) lp_log(&w->c->env, LP_WARN, "no feature of these SAEs is active there");
-}
-
-static lp_status find_target(int *id, const job *w, lp_error *err)
-{
-    *id = -1;
-    if (!w->target) return LP_OK;
-    lp_error why = {0};
-    lp_status st = lp_causal_token(id, w->m, w->target, &why);
-    return st == LP_OK ? st : cli_usage(w->c, err, "--target: %s", why.text);
 }
 
 static lp_status work(job *w, lp_error *err)
 {
     lp_causal_question q = {.at = w->at, .k = w->top, .rank_by = w->by ? LP_CAUSAL_KL : LP_CAUSAL_LOGIT};
-    LP_TRY(cli_open(&w->m, &w->s, w->c, w->prompt.embed_scale, err));
-    LP_TRY(find_target(&q.target, w, err));
-    LP_TRY(cli_take_prompt(&w->tokens, w->c, w->m, &w->prompt, err));
-    LP_TRY(cli_open_saes(&w->saes, w->c, w->m, &w->choice, err));
-    q.ids = w->tokens.ids, q.n = w->tokens.n;
-    LP_TRY(lp_causal_rank(&w->found, w->s, (const lp_sae *const *)w->saes.items, w->saes.n, &q, err));
+    cli_scene *x = &w->scene;
+    LP_TRY(cli_open_scene(x, w->c, err));
+    LP_TRY(cli_take_token(&q.target, w->c, x->m, "--target", w->target, err));
+    LP_TRY(cli_fill_scene(x, w->c, err));
+    q.ids = x->tokens.ids, q.n = x->tokens.n;
+    LP_TRY(lp_causal_rank(&w->found, x->s, (const lp_sae *const *)x->saes.items, x->saes.n, &q, err));
     say(w);
     cli_table_begin(w->c, "rank\tlayer\tsite\tsae\tindex\tactivation\td_logit\td_logprob\tkl\tbest\tbest_p\tlabel");
     for (size_t i = 0; i < w->found.n; i++) put_row(w, i);
@@ -91,8 +74,8 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
 {
     job w = {.c = c, .at = -1, .top = 10};
     const cli_option options[] = {
-        CLI_PROMPT_OPTIONS(w.prompt),
-        CLI_SAE_OPTIONS(w.choice),
+        CLI_PROMPT_OPTIONS(w.scene.prompt),
+        CLI_SAE_OPTIONS(w.scene.choice),
         {"at", 0, CLI_INT, &w.at, "POS", "position whose features are taken out; -1, the default, is the last",
          .min = -8192, .max = 8191},
         {"target", 0, CLI_TEXT, &w.target, "TOKEN", "an id, or text that is one token (default: the likeliest next)"},
@@ -103,10 +86,7 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
     LP_TRY(cli_parse(c, options, argc, argv, err));
     lp_status st = work(&w, err);
     lp_causal_free(&w.found);
-    cli_close_saes(&w.saes);
-    lp_tokens_free(&w.tokens);
-    lp_session_free(w.s);
-    lp_model_close(w.m);
+    cli_close_scene(&w.scene);
     return st;
 }
 

@@ -1,6 +1,8 @@
 /* inputs.c - see inputs.h. */
 #include "cli/inputs.h"
 
+#include "sae/causal.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
@@ -121,6 +123,14 @@ lp_status cli_take_prompt(lp_tokens *out, cli *c, const lp_model *m, const cli_p
     free(text);
     if (st == LP_OK && out->n == 0) st = lp_fail(err, LP_E_RANGE, "the prompt is empty");
     return st;
+}
+
+lp_status cli_take_token(int *id, cli *c, const lp_model *m, const char *option, const char *text, lp_error *err)
+{
+    lp_error why = {0};
+    *id = -1;
+    if (!text || lp_causal_token(id, m, text, &why) == LP_OK) return LP_OK;
+    return cli_usage(c, err, "%s: %s", option, why.text);
 }
 
 /* ---- saying what is what ----------------------------------------------------------------------------------- */

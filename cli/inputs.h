@@ -47,6 +47,9 @@ lp_status cli_need_tokenizer(const lp_model *m, lp_error *err);
 
 lp_status cli_take_prompt(lp_tokens *out, cli *c, const lp_model *m, const cli_prompt *p, lp_error *err);
 
+/* A token typed for `option` ("--target"): an id, or text that is one token; NULL: -1. */
+lp_status cli_take_token(int *id, cli *c, const lp_model *m, const char *option, const char *text, lp_error *err);
+
 /* "2,10 11" -> ids, checked against the vocabulary (0: not checked). */
 lp_status cli_parse_ids(lp_tokens *out, cli *c, const char *text, int vocab, lp_error *err);
 

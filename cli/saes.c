@@ -131,6 +131,27 @@ void cli_close_saes(cli_saes *s)
     *s = (cli_saes){0};
 }
 
+/* ---- a prompt under them ---------------------------------------------------------------------------------------- */
+
+lp_status cli_open_scene(cli_scene *x, cli *c, lp_error *err)
+{
+    return cli_open(&x->m, &x->s, c, x->prompt.embed_scale, err);
+}
+
+lp_status cli_fill_scene(cli_scene *x, cli *c, lp_error *err)
+{
+    LP_TRY(cli_take_prompt(&x->tokens, c, x->m, &x->prompt, err));
+    return cli_open_saes(&x->saes, c, x->m, &x->choice, err);
+}
+
+void cli_close_scene(cli_scene *x)
+{
+    cli_close_saes(&x->saes);
+    lp_tokens_free(&x->tokens);
+    lp_session_free(x->s);
+    lp_model_close(x->m);
+}
+
 const char *cli_sae_site(const lp_sae *s)
 {
     return s->spot.site == LP_N_SITES ? "?" : lp_site_name(s->spot.site);

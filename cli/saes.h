@@ -9,8 +9,7 @@
 #ifndef LP_CLI_SAES_H
 #define LP_CLI_SAES_H
 
-#include "cli/cli.h"
-#include "core/model.h"
+#include "cli/inputs.h"
 #include "sae/labels.h"
 #include "sae/names.h"
 #include "sae/sae.h"
@@ -42,6 +41,21 @@ lp_status cli_find_saes(lp_sae_place **out, size_t *n, cli *c, const cli_sae_cho
 /* Opens them; m, when given, must be a model they fit. */
 lp_status cli_open_saes(cli_saes *out, cli *c, const lp_model *m, const cli_sae_choice *choice, lp_error *err);
 void cli_close_saes(cli_saes *s);
+
+/* What the commands that look at one prompt through SAEs hold: opened in two steps, so that what was typed wrong is said
+ * before the SAEs are read. */
+typedef struct cli_scene { /* the choices come from the options, the rest is zero */
+    cli_prompt prompt;
+    cli_sae_choice choice;
+    lp_model *m;
+    lp_session *s;
+    lp_tokens tokens;
+    cli_saes saes;
+} cli_scene;
+
+lp_status cli_open_scene(cli_scene *x, cli *c, lp_error *err); /* the model and a session */
+lp_status cli_fill_scene(cli_scene *x, cli *c, lp_error *err); /* the prompt and the SAEs */
+void cli_close_scene(cli_scene *x);                            /* as far as it was opened */
 
 /* "resid_post" for the tables: the site an SAE reads. */
 const char *cli_sae_site(const lp_sae *s);
