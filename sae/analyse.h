@@ -16,7 +16,18 @@
 #include "core/sample.h"
 #include "sae/sae.h"
 
-/* The direction in the stream, out [D].  LP_E_UNSUPPORTED: an SAE whose output is not added to the stream. */
+/* How what an SAE writes gets into the residual stream. */
+typedef enum lp_route {
+    LP_ROUTE_ADDED, /* as it is: d_out = D                                            */
+    LP_ROUTE_HEADS, /* z: through W_O and the post-attention norm of its layer        */
+} lp_route;
+/* LP_E_UNSUPPORTED: an SAE whose output is not added to this model's stream. */
+lp_status lp_sae_route(lp_route *out, const lp_sae *s, const lp_model *m, lp_error *err);
+
+/* The directions in the stream of n features, out [n][D].  LP_E_UNSUPPORTED as above; LP_E_RANGE: no such feature. */
+lp_status lp_feature_directions(float *out, const lp_sae *s, const int *features, int n, const lp_model *m,
+                                const lp_env *env, lp_error *err);
+/* Of one. */
 lp_status lp_feature_direction(float *out, const lp_sae *s, int feature, const lp_model *m, const lp_env *env,
                                lp_error *err);
 

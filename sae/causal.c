@@ -219,16 +219,22 @@ static int by_kl(const void *a, const void *b)
     return x > y ? -1 : x < y ? 1 : by_activation(a, b);
 }
 
+lp_status lp_causal_position(int *at, const lp_config *c, const int *ids, size_t n, int asked, lp_error *err)
+{
+    if (n == 0 || n > (size_t)c->max_positions)
+        return lp_fail(err, LP_E_RANGE, "a prompt of %zu tokens: 1 to %d are possible", n, c->max_positions);
+    *at = asked < 0 ? (int)n + asked : asked;
+    if (*at < 0 || *at >= (int)n)
+        return lp_fail(err, LP_E_RANGE, "position %d: the prompt has positions 0 to %zu", asked, n - 1);
+    if (ids[*at] == c->bos)
+        return lp_fail(err, LP_E_RANGE, "position %d is <bos>, on which SAEs were not trained; choose another", *at);
+    return LP_OK;
+}
+
 static lp_status check(int *at, const lp_config *c, const lp_sae *const *saes, int n_saes, const lp_causal_question *q,
                        lp_error *err)
 {
-    if (q->n == 0 || q->n > (size_t)c->max_positions)
-        return lp_fail(err, LP_E_RANGE, "a prompt of %zu tokens: 1 to %d are possible", q->n, c->max_positions);
-    *at = q->at < 0 ? (int)q->n + q->at : q->at;
-    if (*at < 0 || *at >= (int)q->n)
-        return lp_fail(err, LP_E_RANGE, "position %d: the prompt has positions 0 to %zu", q->at, q->n - 1);
-    if (q->ids[*at] == c->bos)
-        return lp_fail(err, LP_E_RANGE, "position %d is <bos>, on which SAEs were not trained; choose another", *at);
+    LP_TRY(lp_causal_position(at, c, q->ids, q->n, q->at, err));
     if (q->target >= c->vocab)
         return lp_fail(err, LP_E_RANGE, "token %d: ids go from 0 to %d", q->target, c->vocab - 1);
     if (q->k < 0) return lp_fail(err, LP_E_RANGE, "%d features: 0 or more can be ranked", q->k);

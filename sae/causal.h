@@ -71,6 +71,10 @@ lp_status lp_causal_rank(lp_causal *out, lp_session *s, const lp_sae *const *sae
                          const lp_causal_question *q, lp_error *err);
 void lp_causal_free(lp_causal *c); /* its contents */
 
+/* A position as it is asked for (below 0: from the end), as it is counted.  LP_E_RANGE: the prompt is empty or longer
+ * than the context, has no such position, or has <bos> there. */
+lp_status lp_causal_position(int *at, const lp_config *c, const int *ids, size_t n, int asked, lp_error *err);
+
 /* A token as a person names it: an id (all digits), or text that is exactly one token, with its leading space if it
  * has one.  LP_E_RANGE: there is no such id, or the text is more tokens, which the error lists. */
 lp_status lp_causal_token(int *id, const lp_model *m, const char *text, lp_error *err);

@@ -54,6 +54,16 @@ ids=$(field '",".join(str(t["id"]) for t in j["tokens"])' <<<"$said")
 read_again=$(lap features --json --top 0 --tokens "$ids" --wave 3 --threads 1 -S 2-lapidary-res-2k -S 3-lapidary-transcoder-2k)
 is "generated as prompted" "$(field '(len(j["tokens"]), j["features"])' <<<"$said")" "$(field '(len(j["tokens"]), j["features"])' <<<"$read_again")"
 
+# ---- attribution
+attributed=$(lap attribute --json --top 0 "The whale swam in the" --target " sea" --contrast " house")
+is "shares come to the site" "$(field 'all(abs(s["features_logit"] + s["bias_logit"] + s["error_logit"] - s["site_logit"]) < 1e-4
+    for s in j["saes"]) and len(j["saes"]) == 9' <<<"$attributed")" True
+is "the last stream is the difference" "$(field 'abs([s["site_logit"] for s in j["saes"] if s["sae"] == "5-lapidary-res-2k"][0] -
+    j["target"]["logit_raw"] + j["contrast"]["logit_raw"]) < 1e-4' <<<"$attributed")" True
+is "the largest first" "$(field '(lambda x: x == sorted(x, reverse=True))([abs(f["logit"]) for f in j["features"]])' <<<"$attributed")" True
+table=$(lap attribute --top 3 "The whale swam in the" --target " sea" -S 3-lapidary-res-2k)
+is "a table of it" "$(cut -f 1 <<<"$table" | tr '\n' ' ')" "what feature feature feature features bias error site "
+
 # ---- what must be refused
 fails() {
     local want=$1 says=$2
@@ -70,6 +80,11 @@ fails 2 "no SAE named" features -m draft "x"
 fails 1 "192 wide|rows of 192|reads rows" features -m draft -S 1-lapidary-res-2k "x"
 fails 1 "layers 0 to 1" features -m draft -S 3-lapidary-res-2k "x"
 fails 1 "no such folder" features --labels "$scratch/none" "x"
+fails 2 "--target: .* tokens" attribute --target " the whale" "x"
+for command in lens rank; do fails 2 "--target: .* is 2 tokens" "$command" --target " the whale" "x"; done
+fails 2 "--contrast: .* tokens" attribute --contrast " the whale" "x"
+fails 1 "target and contrast are one token" attribute --target " sea" --contrast " sea" "x"
+fails 1 "<bos>" attribute --at 0 "x"
 fails 2 "which layer" features --site resid_post -S 3-lapidary-res-2k "x"
 
 # ---- the rest of data/

@@ -207,4 +207,5 @@ def main():
     print("logit effects and neighbours of feature 473 of each")
 
 
-main()
+if __name__ == "__main__":
+    main()
