@@ -79,8 +79,7 @@ static double dot(const float *a, const float *b, int n)
     return sum;
 }
 
-/* Puts x among the n best, largest first; the list holds k at most. */
-static int insert(lp_scored *best, int n, int k, lp_scored x)
+int lp_scored_insert(lp_scored *best, int n, int k, lp_scored x)
 {
     if (n == k && !(x.score > best[n - 1].score)) return n;
     int at = n < k ? n++ : n - 1;
@@ -94,10 +93,11 @@ int lp_feature_nearest(lp_scored *out, int k, const lp_sae *s, const float *v, i
     double length = sqrt(dot(v, v, s->d_out));
     float *row = lp_calloc((size_t)s->d_out, sizeof *row);
     int n = 0;
-    for (int i = 0; row && k > 0 && length > 0 && i < s->d_sae; i++) {
-        if (i == except || !(s->dec_norm[i] > 0)) continue;
+    for (int i = 0; row && k > 0 && length > 0 && isfinite(length) && i < s->d_sae; i++) {
+        if (i == except || !(s->dec_norm[i] > 0) || isinf(s->dec_norm[i])) continue;
         lp_sae_decoder_row(s, i, row);
-        n = insert(out, n, k, (lp_scored){i, (float)(dot(row, v, s->d_out) / (length * (double)s->dec_norm[i]))});
+        n = lp_scored_insert(out, n, k,
+                             (lp_scored){i, (float)(dot(row, v, s->d_out) / (length * (double)s->dec_norm[i]))});
     }
     free(row);
     return n;

@@ -37,7 +37,12 @@ lp_status lp_logit_effect(float *e, const float *v, lp_effect kind, const lp_mod
                           lp_error *err);
 
 /* The k features of `s` whose decoder rows have the largest cosine with row v [d_out] (any length), best first; feature
- * `except` is left out (-1: none).  out [k]; returns how many.  A row of zeros is near nothing. */
+ * `except` is left out (-1: none).  out [k]; returns how many.  A row of zeros, or with a NaN or infinity in it, is near
+ * nothing. */
 int lp_feature_nearest(lp_scored *out, int k, const lp_sae *s, const float *v, int except);
+
+/* Puts x, which is no NaN, among the n best, largest first, behind its equals; the list holds k at most.  Returns how many
+ * it holds now. */
+int lp_scored_insert(lp_scored *best, int n, int k, lp_scored x);
 
 #endif

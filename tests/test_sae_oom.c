@@ -1,4 +1,7 @@
-/* SAEs when memory runs out: opening every format, finding them, encoding and decoding, labels, the reader on a session. */
+/* SAEs when memory runs out: opening every format, finding them, encoding and decoding, labels, the reader on a session,
+ * attribution, whole dictionaries. */
+#include "sae/attribute.h"
+#include "sae/dense.h"
 #include "sae/labels.h"
 #include "sae/names.h"
 #include "sae/reader.h"
@@ -82,6 +85,30 @@ static lp_status read_along(const void *user, lp_error *err)
     return st;
 }
 
+static lp_status attribute(const void *user, lp_error *err)
+{
+    static const int ids[] = {2, 5, 9, 11};
+    const lp_sae *saes[] = {small};
+    lp_attribution out;
+    lp_attribution_question q = {.ids = ids, .n = 4, .at = -1, .target = -1, .contrast = 7};
+    (void)user;
+    lp_status st = lp_attribute(&out, session, saes, 1, &q, err);
+    CHECK((st == LP_OK) == (out.parts != NULL));
+    lp_attribution_free(&out);
+    return st;
+}
+
+static lp_status compare(const void *user, lp_error *err)
+{
+    static const int which[] = {3, 700};
+    lp_scored near[4], up[4], down[4];
+    lp_dense_options o = {.k = 2, .which = which, .n = 2, .rows = 300};
+    (void)user;
+    lp_status st = lp_dense_nearest(near, small, small, &o, NULL, err);
+    if (st != LP_OK) return st;
+    return lp_dense_effects(up, down, small, LP_EFFECT_GAINED, lp_session_model(session), &o, NULL, err);
+}
+
 static void write_labels(char *folder)
 {
     char path[128];
@@ -127,8 +154,11 @@ int main(void)
     CHECK(lp_model_open(&m, LP_DATA_DIR "/base", NULL, NULL, &err) == LP_OK);
     CHECK(lp_sae_find(&p, "1-lapidary-res-2k", LP_DATA_DIR "/saes", &err) == LP_OK);
     if (m && p.path && lp_sae_open(&small, p.path, NULL, NULL, &err) == LP_OK &&
-        lp_session_new(&session, m, NULL, NULL, &err) == LP_OK)
+        lp_session_new(&session, m, NULL, NULL, &err) == LP_OK) {
         CHECK(oom_sweep("reader", read_along, NULL) > 5);
+        CHECK(oom_sweep("attribution", attribute, NULL) > 15);
+        CHECK(oom_sweep("dense", compare, NULL) > 8);
+    }
     CHECK(session != NULL);
     lp_sae_place_clear(&p);
     lp_sae_close(small);
