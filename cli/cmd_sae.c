@@ -4,25 +4,31 @@
  *     lapidary sae info [NAME]...           kind, site, shapes, memory, hash
  *     lapidary sae check [-m MODEL] [NAME]... -f TEXT   L0 and FVU on a text, against what the SAE declares
  *     lapidary sae eval  [-m MODEL] [NAME]... -f TEXT   the same figures, and the loss with the SAE spliced in
+ *     lapidary sae nearest A [B]            the nearest features of every feature, in the same SAE or another
+ *     lapidary sae effects [-m MODEL] A     the tokens every feature promotes and suppresses
  *
  * An SAE on the wrong tensor looks alive: it fires, and nothing complains.  What gives it away is that it fires far more or
  * far less than its folder's average_l0 says, or that its reconstruction is worse than the mean.
  */
 #include "cli/commands.h"
 #include "cli/inputs.h"
-#include "cli/saes.h"
+#include "cli/sae_dense.h"
 #include "sae/check.h"
 #include "sae/evaluate.h"
 #include "sae/reader.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { MOST = 1000 };
 
 typedef struct job {
     cli *c;
     cli_sae_choice choice;
     const char *file;
     int embed_scale;
+    cli_dense dense;
 } job;
 
 /* ---- list ------------------------------------------------------------------------------------------------------ */
@@ -232,16 +238,21 @@ static lp_status take_names(job *w, lp_error *err)
 
 static lp_status run(cli *c, int argc, char **argv, lp_error *err)
 {
-    job w = {.c = c};
+    job w = {.c = c, .dense = {.top = 10}};
     const cli_option options[] = {
         CLI_SAE_OPTIONS(w.choice),
         {"file", 'f', CLI_TEXT, &w.file, "FILE",
          "check, eval: the text to run, or stdin for - (default: a shipped one)"},
         {"embed-scale", 0, CLI_CHOICE, &w.embed_scale, "f32|bf16",
          "check, eval: sqrt(d_model) in f32 (default) or rounded"},
+        {"top", 'k', CLI_INT, &w.dense.top, "N", "nearest, effects: lines for each feature (default 10)", .min = 1,
+         .max = MOST},
+        {"sample", 0, CLI_INT, &w.dense.sample, "N", "nearest, effects: N features, evenly spaced (default: all)",
+         .min = 1, .max = INT_MAX},
+        {"gained", 0, CLI_FLAG, &w.dense.is_gained, NULL, "effects: with the final norm's gain, as the logit lens"},
         {0},
     };
-    static const char *const verbs[] = {"list", "info", "check", "eval", NULL};
+    static const char *const verbs[] = {"list", "info", "check", "eval", "nearest", "effects", NULL};
     LP_TRY(cli_parse(c, options, argc, argv, err));
     const char *verb = c->n_operands ? c->operands[0] : "";
     LP_TRY(take_names(&w, err));
@@ -249,19 +260,25 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
     if (strcmp(verb, "info") == 0) return info(&w, err);
     if (strcmp(verb, "check") == 0) return measure(&w, check_all, err);
     if (strcmp(verb, "eval") == 0) return measure(&w, eval_all, err);
+    if (strcmp(verb, "nearest") == 0) return cli_sae_nearest(c, &w.choice, &w.dense, err);
+    if (strcmp(verb, "effects") == 0) return cli_sae_effects(c, &w.choice, &w.dense, err);
     const char *near = *verb ? cli_nearest(verb, verbs) : NULL;
-    return cli_usage(c, err, "sae \"%.40s\": expected list, info, check or eval%s%s%s", verb,
+    return cli_usage(c, err, "sae \"%.40s\": expected list, info, check, eval, nearest or effects%s%s%s", verb,
                      near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
 const cli_command cmd_sae = {
     .name = "sae",
-    .summary = "sparse autoencoders: list, look at, check for the right tensor, evaluate",
-    .operands = "list|info|check|eval [NAME]...",
+    .summary = "sparse autoencoders: list, look at, check for the right tensor, evaluate, compare",
+    .operands = "list|info|check|eval|nearest|effects [NAME]...",
     .about =
         "list   those shipped, and those of Gemma Scope in the Hugging Face cache\n"
         "info   kind, site, shapes, memory, hash of each\n"
         "check  runs a text through the model and holds L0 and FVU against what each SAE declares; fails when one\n"
-        "       is fed the wrong tensor",
+        "       is fed the wrong tensor\n"
+        "eval   the same figures, and the loss with each spliced in\n"
+        "nearest A [B]  for every feature of A those of B (or A) whose decoder rows have the largest cosine\n"
+        "effects A      for every feature the tokens its direction promotes and suppresses, as `lapidary feature` has\n"
+        "               them for one: without the final norm's gain, or --gained",
     .run = run,
 };

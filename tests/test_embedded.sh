@@ -64,6 +64,21 @@ is "the largest first" "$(field '(lambda x: x == sorted(x, reverse=True))([abs(f
 table=$(lap attribute --top 3 "The whale swam in the" --target " sea" -S 3-lapidary-res-2k)
 is "a table of it" "$(cut -f 1 <<<"$table" | tr '\n' ' ')" "what feature feature feature features bias error site "
 
+# ---- whole dictionaries: as `lapidary feature` has them of one
+of_one() { lap feature --json --top 5 "$1" 473 | field "[(r['id'], r['name']) for r in j if r['what'] == '$2']"; }
+effects=$(lap sae effects 3-lapidary-att-2k --top 5 --json)
+is "what 473 promotes" "$(field '[(r["id"], r["promotes"]) for r in j if r["index"] == 473]' <<<"$effects")" "$(of_one 3-lapidary-att-2k promotes)"
+is "and suppresses" "$(field '[(r["suppressed_id"], r["suppresses"]) for r in j if r["index"] == 473]' <<<"$effects")" \
+    "$(of_one 3-lapidary-att-2k suppresses)"
+is "every feature has its five" "$(field 'len(j)' <<<"$effects")" 10240
+is "with the gain" "$(lap sae effects 3-lapidary-att-2k --top 5 --gained --json |
+    field '[(r["id"], r["promotes"]) for r in j if r["index"] == 473]')" "$(of_one 3-lapidary-att-2k promotes_gained)"
+is "whom 473 is near" "$(lap sae nearest 3-lapidary-res-2k --top 5 | awk '$1 == 473 { print $3 }' | paste -sd ,)" \
+    "$(lap feature --top 5 3-lapidary-res-2k 473 | awk '$1 == "near" { print $3 }' | paste -sd ,)"
+table=$(lap sae nearest 3-lapidary-res-2k 5-lapidary-res-2k --top 2 --sample 4)
+is "the columns" "$(head -n 1 <<<"$table")" $'index\trank\tnear\tcosine\tlabel\tnear_label'
+is "a sample" "$(tail -n +2 <<<"$table" | cut -f 1,2 | tr '\t\n' ', ')" "0,1 0,2 512,1 512,2 1024,1 1024,2 1536,1 1536,2 "
+
 # ---- what must be refused
 fails() {
     local want=$1 says=$2
@@ -85,6 +100,8 @@ for command in lens rank; do fails 2 "--target: .* is 2 tokens" "$command" --tar
 fails 2 "--contrast: .* tokens" attribute --contrast " the whale" "x"
 fails 1 "target and contrast are one token" attribute --target " sea" --contrast " sea" "x"
 fails 1 "<bos>" attribute --at 0 "x"
+fails 2 "nearest: one SAE or two, 0 were named" sae nearest
+fails 2 "effects: one SAE, 2 were named" sae effects 3-lapidary-res-2k 5-lapidary-res-2k
 fails 2 "which layer" features --site resid_post -S 3-lapidary-res-2k "x"
 
 # ---- the rest of data/
