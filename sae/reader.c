@@ -10,7 +10,7 @@
 typedef struct seat {
     lp_reader *r;
     const lp_sae *s;
-    lp_encoder *encoder;
+    lp_encoder *encoder;    /* shared by seats of the same weights, which take turns; the first owns it */
     lp_features wave, kept; /* of the rows passing now; of all positions       */
     float *made;            /* [capacity rows][d_out] reconstructions of the wave  */
     size_t capacity;
@@ -125,12 +125,21 @@ static int on_target(lp_act *act, void *user)
 
 /* ---- the reader -------------------------------------------------------------------------------------------------- */
 
+/* The encoder of an earlier seat with the same weights (a copy of the SAE that reads elsewhere), or NULL. */
+static lp_encoder *shared_encoder(const lp_reader *r, const seat *t)
+{
+    for (const seat *other = r->seats; other < t; other++)
+        if (other->s->encoder.data == t->s->encoder.data) return other->encoder;
+    return NULL;
+}
+
 static lp_status sit_down(seat *t, lp_reader *r, const lp_sae *s, lp_meter *meter, lp_error *err)
 {
     const lp_session_options *o = lp_session_get_options(r->session);
     *t = (seat){.r = r, .s = s, .meter = meter};
     LP_TRY(lp_sae_fits(s, &lp_session_model(r->session)->config, err));
-    LP_TRY(lp_encoder_new(&t->encoder, s, o->arithmetic, lp_session_env(r->session), err));
+    t->encoder = shared_encoder(r, t);
+    if (!t->encoder) LP_TRY(lp_encoder_new(&t->encoder, s, o->arithmetic, lp_session_env(r->session), err));
     lp_hook in = {.site = s->spot.site, .layer = s->spot.layer, .fn = on_input, .user = t};
     t->in = lp_session_hook(r->session, in, err);
     if (t->in < 0) return (lp_status)t->in;
@@ -168,11 +177,11 @@ out:
 void lp_reader_free(lp_reader *r)
 {
     if (!r) return;
-    for (int i = 0; i < r->n; i++) {
+    for (int i = r->n; i-- > 0;) { /* backwards: a shared encoder goes with its owner, the first */
         seat *t = &r->seats[i];
         if (t->in > 0) lp_session_unhook(r->session, t->in);
         if (t->out > 0) lp_session_unhook(r->session, t->out);
-        lp_encoder_free(t->encoder);
+        if (!shared_encoder(r, t)) lp_encoder_free(t->encoder);
         lp_features_free(&t->wave);
         lp_features_free(&t->kept);
         free(t->made);
