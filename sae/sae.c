@@ -6,6 +6,7 @@
 #include "sae/names.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,28 @@ const char *lp_sae_kind_name(lp_sae_kind k)
 {
     static const char *const names[] = {"standard", "jumprelu", "topk", "gated"};
     return names[k];
+}
+
+const char *lp_sae_place_text(char buf[LP_SPOT_TEXT], lp_site site, int layer)
+{
+    bool has_layer = site != LP_N_SITES && lp_site_has_layer(site);
+    const char *name = site == LP_N_SITES ? "?" : lp_site_name(site);
+    if (has_layer)
+        snprintf(buf, LP_SPOT_TEXT, "%s.%d", name, layer);
+    else
+        snprintf(buf, LP_SPOT_TEXT, "%s", name);
+    return buf;
+}
+
+const char *lp_sae_spot_text(char buf[LP_SPOT_TEXT], const lp_sae_spot *spot)
+{
+    char out[LP_SPOT_TEXT];
+    lp_sae_place_text(buf, spot->site, spot->layer);
+    if (!spot->is_coder) return buf;
+    lp_sae_place_text(out, spot->site_out, spot->layer_out);
+    size_t n = strlen(buf);
+    snprintf(buf + n, LP_SPOT_TEXT - n, " to %s", out);
+    return buf;
 }
 
 /* Where the files are: a params.npz (*is_npz), or a SAELens folder.  Free *out. */

@@ -96,6 +96,11 @@ void lp_sae_add_decoder(const lp_sae *s, int feature, float scale, float *x);
 /* The encoder's column: out[d_in]. */
 void lp_sae_encoder_row(const lp_sae *s, int feature, float *out);
 
+/* "resid_post.20", "embed"; "?" where it is not known.  Of a spot: "mlp_normed.19 to mlp_out.19" where it has two ends. */
+enum { LP_SPOT_TEXT = 64 };
+const char *lp_sae_place_text(char buf[LP_SPOT_TEXT], lp_site site, int layer);
+const char *lp_sae_spot_text(char buf[LP_SPOT_TEXT], const lp_sae_spot *spot);
+
 /* The site's tensor for Gemma Scope's name of it: "res", "mlp", "att", "transcoder(s)".  False: another word. */
 bool lp_sae_spot_parse(lp_sae_spot *spot, const char *word, int layer);
 

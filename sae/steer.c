@@ -91,10 +91,11 @@ static lp_status check_order(const lp_steer *st, const lp_steer_edit *e, int k, 
     const lp_sae *s = st->sources[e->source].sae, *by = st->sources[k].sae;
     const lp_config *c = config_of(st);
     if (order_of(c, by->spot.site, by->spot.layer) <= order_of(c, s->spot.site_out, s->spot.layer_out)) return LP_OK;
+    char here[LP_SPOT_TEXT], there[LP_SPOT_TEXT];
     return lp_fail(err, LP_E_UNSUPPORTED,
-                   "%s #%d is edited at %s.%d, before %s %s #%d passes at %s.%d; take a feature of an earlier place",
-                   s->name, e->r->index, lp_site_name(s->spot.site_out), s->spot.layer_out, what, by->name, feature,
-                   lp_site_name(by->spot.site), by->spot.layer);
+                   "%s #%d is edited at %s, before %s %s #%d passes at %s; take a feature of an earlier place", s->name,
+                   e->r->index, lp_sae_place_text(here, s->spot.site_out, s->spot.layer_out), what, by->name, feature,
+                   lp_sae_place_text(there, by->spot.site, by->spot.layer));
 }
 
 /* One SAE's reconstruction can take the place of a row, not two. */
@@ -103,9 +104,9 @@ static lp_status take_base(lp_steer *st, lp_steer_place *p, const lp_steer_edit 
     if (e->r->kind != LP_RECIPE_REPLACE && !st->recipe->drops_error) return LP_OK;
     if (p->base >= 0 && p->base != e->source)
         return lp_fail(err, LP_E_UNSUPPORTED,
-                       "%s and %s would both replace %s.%d by their reconstruction; keep the error term of one",
-                       st->sources[p->base].sae->name, st->sources[e->source].sae->name, lp_site_name(p->site),
-                       p->layer);
+                       "%s and %s would both replace %s by their reconstruction; keep the error term of one",
+                       st->sources[p->base].sae->name, st->sources[e->source].sae->name,
+                       lp_sae_place_text((char[LP_SPOT_TEXT]){0}, p->site, p->layer));
     p->base = e->source;
     return LP_OK;
 }
