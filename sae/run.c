@@ -52,12 +52,19 @@ static void add_config(XXH3_state_t *h, const lp_config *c)
     for (int l = 0; l < c->n_layers; l++) add_number(h, c->sliding[l]);
 }
 
-static void add_matrix(XXH3_state_t *h, const lp_matrix *m)
+/* All of the matrix, or its shape and SAMPLES stretches of it, from the first bytes to the last. */
+static void add_matrix(XXH3_state_t *h, const lp_matrix *m, bool is_sketch)
 {
+    enum { SAMPLES = 16, STRETCH = 4096 };
     add_number(h, m->rows);
     add_number(h, m->cols);
     add_number(h, m->format);
-    XXH3_128bits_update(h, m->data, m->bytes);
+    if (!is_sketch || m->bytes <= (size_t)SAMPLES * STRETCH) {
+        XXH3_128bits_update(h, m->data, m->bytes);
+        return;
+    }
+    size_t step = (m->bytes - STRETCH) / (SAMPLES - 1);
+    for (size_t i = 0; i < SAMPLES; i++) XXH3_128bits_update(h, (const char *)m->data + i * step, STRETCH);
 }
 
 static void add_gain(XXH3_state_t *h, const float *gain, int n)
@@ -65,23 +72,33 @@ static void add_gain(XXH3_state_t *h, const float *gain, int n)
     XXH3_128bits_update(h, gain, (size_t)n * sizeof *gain);
 }
 
-lp_status lp_model_hash(char out[33], const lp_model *m, lp_error *err)
+static lp_status hash_model(char out[33], const lp_model *m, bool is_sketch, lp_error *err)
 {
     XXH3_state_t *h;
     int D = m->config.d_model;
     LP_TRY(begin_hash(&h, err));
     add_config(h, &m->config);
-    add_matrix(h, &m->embed);
+    add_matrix(h, &m->embed, is_sketch);
     for (int l = 0; l < m->config.n_layers; l++) {
         const lp_layer *y = &m->layers[l];
         const lp_matrix *matrices[] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down};
         const float *gains[] = {y->attn_pre_gain, y->attn_post_gain, y->mlp_pre_gain, y->mlp_post_gain};
-        for (int i = 0; i < 7; i++) add_matrix(h, matrices[i]);
+        for (int i = 0; i < 7; i++) add_matrix(h, matrices[i], is_sketch);
         for (int i = 0; i < 4; i++) add_gain(h, gains[i], D);
     }
     add_gain(h, m->final_gain, D);
     end_hash(out, h);
     return LP_OK;
+}
+
+lp_status lp_model_hash(char out[33], const lp_model *m, lp_error *err)
+{
+    return hash_model(out, m, false, err);
+}
+
+lp_status lp_model_sketch(char out[33], const lp_model *m, lp_error *err)
+{
+    return hash_model(out, m, true, err);
 }
 
 lp_status lp_tokenizer_hash(char out[33], const lp_tokenizer *t, lp_error *err)

@@ -101,6 +101,9 @@ lp_run_parts lp_run_parts_of(const lp_run *r);
 lp_status lp_run_repeat(lp_run *r, lp_session *s, const lp_sae *const *saes, int n_saes, lp_error *err);
 
 lp_status lp_model_hash(char out[33], const lp_model *m, lp_error *err);
+/* The same from 64 kB of each matrix, in a moment whatever the model weighs: another training is another sketch, but weights
+ * changed here and there may go unseen.  To find again what was measured once; never to vouch for a run. */
+lp_status lp_model_sketch(char out[33], const lp_model *m, lp_error *err);
 lp_status lp_tokenizer_hash(char out[33], const lp_tokenizer *t, lp_error *err); /* t NULL: "" */
 
 /* ---- files ------------------------------------------------------------------------------------------------------- */
