@@ -71,7 +71,9 @@ def sites(model, ids):
             layer.post_feedforward_layernorm.register_forward_hook(lambda m, a, o, i=i: keep("mlp", i, o)),
             layer.self_attn.o_proj.register_forward_hook(lambda m, a, o, i=i: keep("att", i, a[0])),
             norm.register_forward_hook(lambda m, a, o, i=i: keep(
-                "transcoder", i, a[0] * torch.rsqrt(a[0].pow(2).mean(-1, keepdim=True) + m.eps)))]
+                "transcoder", i, a[0] * torch.rsqrt(a[0].pow(2).mean(-1, keepdim=True) + m.eps))),
+            norm.register_forward_hook(lambda m, a, o, i=i: keep("mid", i, a[0])),
+            norm.register_forward_hook(lambda m, a, o, i=i: keep("normed", i, o))]
     with torch.no_grad():
         model(torch.tensor([ids]))
     for h in handles:
@@ -162,6 +164,37 @@ def check_evaluation(program, path, model, seen, ids, text):
     assert max(far.values()) < 2e-3, (far, want, got)      # a feature on the edge of its threshold may differ
 
 
+def check_rivals(program, path, seen, text):
+    """`lapidary sae check`: the neighbour an SAE reconstructs best, and how well."""
+    site, layer = path.parts[-5], int(path.parts[-4].split("_")[1])
+    sae = read_sae(path, np.load(path)["b_enc"].size, seen[site, layer].shape[1])
+
+    def figures(x, y):
+        with torch.no_grad():
+            f = sae.encode(x)
+            y1, made1 = y[1:].double(), (f @ sae.W_dec + sae.b_dec)[1:].double()
+        return (float((y1 - made1).pow(2).sum() / (y1 - y1.mean(0)).pow(2).sum()),
+                float((f[1:] > 0).sum(1).double().mean()))
+
+    near = [k for k in (layer - 1, layer + 1) if (site, k) in seen]
+    names = {"res": "resid_post", "mlp": "mlp_out", "att": "z"}
+    if site == "transcoder":
+        out = seen["mlp", layer]
+        rivals = {f"mlp_in.{layer} to mlp_out.{layer}": figures(seen["normed", layer], out)}
+        rivals |= {f"mlp_normed.{k} to mlp_out.{k}": figures(seen[site, k], seen["mlp", k]) for k in near}
+    else:
+        rivals = {f"{names[site]}.{k}": figures(seen[site, k], seen[site, k]) for k in near}
+    if site == "res":
+        rivals |= {f"resid_mid.{k}": figures(seen["mid", k], seen["mid", k])
+                   for k in (layer, layer + 1) if ("mid", k) in seen}
+    best = min(rivals, key=lambda k: rivals[k][0])
+    got = json.loads(run(program, "sae", "check", path, "-f", text, "--json"))[0]
+    fvu, l0 = rivals[best]
+    print(f"{site:11s}{layer:2d}  its nearest {best}  FVU {fvu:.4f} ({got['rival_fvu']})  L0 {l0:.2f} ({got['rival_l0']})")
+    assert got["rival"] == best and got["verdict"] == "ok", (best, got)
+    assert abs(got["rival_fvu"] - fvu) < 2e-3 * fvu and abs(got["rival_l0"] - l0) < 2e-3 * l0, (rivals, got)
+
+
 def check_feature(program, path, model, feature):
     """`lapidary feature`: tokens promoted, with and without the final norm's gain, and neighbours by cosine."""
     site, layer = path.parts[-5], int(path.parts[-4].split("_")[1])
@@ -202,6 +235,7 @@ def main():
         text.write_text(TEXT * 3)
         for path in paths:
             check_evaluation(program, path, model, seen, ids, text)
+            check_rivals(program, path, seen, text)
     for path in paths:
         check_feature(program, path, model, 473)
     print("logit effects and neighbours of feature 473 of each")
