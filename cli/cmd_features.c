@@ -119,7 +119,7 @@ static void print_table(const job *w, const hits *h)
         cli_put_int(c, x->pos);
         cli_put_int(c, w->ids[x->pos]);
         cli_put_bytes(c, piece, n);
-        cli_put_int(c, s->spot.layer);
+        cli_put_layer(c, &s->spot);
         cli_put_text(c, cli_sae_site(s));
         cli_put_text(c, s->name);
         cli_put_int(c, x->index);
@@ -153,7 +153,7 @@ static int add_hit(json_t *list, const job *w, const hit *x)
     json_t *j = json_object();
     int bad = !j;
     bad |= json_object_set_new(j, "pos", json_integer(x->pos));
-    bad |= json_object_set_new(j, "layer", json_integer(s->spot.layer));
+    bad |= json_object_set_new(j, "layer", cli_layer_json(s->spot.site, s->spot.layer));
     bad |= json_object_set_new(j, "site", json_string(cli_sae_site(s)));
     bad |= json_object_set_new(j, "sae", cli_json_text(s->name, strlen(s->name)));
     bad |= json_object_set_new(j, "index", json_integer(x->index));
@@ -164,14 +164,11 @@ static int add_hit(json_t *list, const job *w, const hit *x)
 
 static lp_status print_json(const job *w, const lp_session *s, const hits *h, lp_error *err)
 {
-    json_t *j = cli_provenance(w->c, s), *tokens = json_array(), *features = json_array(), *saes = json_array();
-    int bad = !j || !tokens || !features || !saes;
+    json_t *j = cli_provenance(w->c, s), *tokens = json_array(), *features = json_array();
+    int bad = !j || !tokens || !features;
     for (int i = 0; i < w->n; i++) bad |= add_token(tokens, w, i);
     for (size_t i = 0; i < h->n; i++) bad |= add_hit(features, w, &h->items[i]);
-    for (int i = 0; i < w->scene.saes.n; i++)
-        bad |= json_array_append_new(
-            saes, json_pack("{s:s,s:s}", "sae", w->scene.saes.items[i]->name, "hash", w->scene.saes.items[i]->hash));
-    bad |= json_object_set_new(j, "saes", saes);
+    bad |= json_object_set_new(j, "saes", cli_saes_json(&w->scene.saes));
     bad |= json_object_set_new(j, "tokens", tokens);
     bad |= json_object_set_new(j, "features", features);
     if (bad) {

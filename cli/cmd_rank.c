@@ -28,7 +28,7 @@ static void put_row(const job *w, size_t i)
     size_t n;
     const char *best = cli_piece(w->scene.m, r->best, &n);
     cli_put_int(c, (int64_t)i + 1);
-    cli_put_int(c, s->spot.layer);
+    cli_put_layer(c, &s->spot);
     cli_put_text(c, cli_sae_site(s));
     cli_put_text(c, s->name);
     cli_put_int(c, r->index);

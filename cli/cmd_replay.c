@@ -61,6 +61,7 @@ static lp_status repeat(lp_run_difference *d, job *w, lp_error *err)
     LP_TRY(lp_run_begin(&w->now, &p, err));
     *d = lp_run_compare_inputs(&w->file, &w->now);
     if (d->part) return LP_OK;
+    LP_TRY(cli_guard_saes(&w->saes, w->c, w->m, &w->choice, err));
     LP_TRY(lp_run_repeat(&w->now, w->s, saes, w->saes.n, err));
     *d = lp_run_compare(&w->file, &w->now);
     return LP_OK;
@@ -76,6 +77,7 @@ static lp_status print_json(const job *w, const lp_run_difference *d, lp_error *
     bad |= json_object_set_new(j, "model_hash", json_string(w->now.model_hash));
     bad |= json_object_set_new(j, "run_kernels", json_string(w->file.kernels));
     bad |= json_object_set_new(j, "saes", json_integer((json_int_t)w->file.n_saes));
+    bad |= json_object_set_new(j, "checks", cli_saes_json(&w->saes));
     bad |= json_object_set_new(j, "recipe", w->file.has_recipe ? json_string(w->file.recipe_hash) : json_null());
     bad |= json_object_set_new(j, "tokens", json_integer((json_int_t)w->file.n_ids));
     bad |= json_object_set_new(j, "readback", json_integer((json_int_t)w->file.n_readings));

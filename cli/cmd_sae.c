@@ -8,7 +8,8 @@
  *     lapidary sae effects [-m MODEL] A     the tokens every feature promotes and suppresses
  *
  * An SAE on the wrong tensor looks alive: it fires, and nothing complains.  What gives it away is that it fires far more or
- * far less than its folder's average_l0 says, or that its reconstruction is worse than the mean.
+ * far less than its folder's average_l0 says, that its reconstruction is worse than the mean, or that it reconstructs a
+ * neighbour of its tensor better.  Every command that uses SAEs asks the same of a few hundred tokens (sae/guard.h).
  */
 #include "cli/commands.h"
 #include "cli/inputs.h"
@@ -38,10 +39,7 @@ static void print_place(cli *c, const lp_sae_place *p)
     cli_put_text(c, p->source_id);
     cli_put_text(c, p->model_id);
     cli_put_text(c, p->spot.site == LP_N_SITES ? NULL : lp_site_name(p->spot.site));
-    if (p->spot.site != LP_N_SITES && lp_site_has_layer(p->spot.site))
-        cli_put_int(c, p->spot.layer);
-    else
-        cli_put_none(c);
+    cli_put_layer(c, &p->spot);
     if (p->width)
         cli_put_int(c, p->width);
     else
@@ -78,7 +76,7 @@ static void print_info(cli *c, const lp_sae *s)
     cli_put_text(c, s->name);
     cli_put_text(c, lp_sae_kind_name(s->kind));
     cli_put_text(c, cli_sae_site(s));
-    cli_put_int(c, s->spot.layer);
+    cli_put_layer(c, &s->spot);
     cli_put_text(c, s->spot.is_coder && s->spot.site_out != LP_N_SITES ? lp_site_name(s->spot.site_out) : NULL);
     cli_put_int(c, s->d_in);
     cli_put_int(c, s->d_sae);
@@ -112,11 +110,25 @@ static lp_status info(job *w, lp_error *err)
 
 /* ---- check ----------------------------------------------------------------------------------------------------- */
 
+/* What it is held against: the neighbour that it reconstructs best. */
+static void put_rival(cli *c, const lp_check *k)
+{
+    char text[LP_SPOT_TEXT];
+    cli_put_text(c, k->has_rival ? lp_sae_spot_text(text, &k->rival) : NULL);
+    if (k->has_rival) {
+        cli_put_real(c, k->rival_l0, 4);
+        cli_put_real(c, k->rival_fvu, 4);
+    } else {
+        cli_put_none(c);
+        cli_put_none(c);
+    }
+}
+
 static void print_check(cli *c, const lp_sae *s, const lp_check *k)
 {
     cli_put_text(c, s->name);
     cli_put_text(c, cli_sae_site(s));
-    cli_put_int(c, s->spot.layer);
+    cli_put_layer(c, &s->spot);
     cli_put_int(c, (int64_t)k->quality.rows);
     if (s->declared_l0 > 0)
         cli_put_real(c, s->declared_l0, 6);
@@ -125,6 +137,7 @@ static void print_check(cli *c, const lp_sae *s, const lp_check *k)
     cli_put_real(c, k->quality.l0, 4);
     cli_put_real(c, k->quality.fvu, 4);
     cli_put_real(c, k->quality.cosine, 4);
+    put_rival(c, k);
     cli_put_text(c, lp_verdict_name(k->verdict));
     cli_put_text(c, k->why[0] ? k->why : NULL);
 }
@@ -136,20 +149,9 @@ static void print_evaluation(cli *c, const lp_sae *s, const lp_evaluation *e)
                             e->recovered,  e->quality.dead, e->quality.dense};
     cli_put_text(c, s->name);
     cli_put_text(c, cli_sae_site(s));
-    cli_put_int(c, s->spot.layer);
+    cli_put_layer(c, &s->spot);
     cli_put_int(c, (int64_t)e->targets);
     for (size_t i = 0; i < sizeof cells / sizeof *cells; i++) cli_put_real(c, cells[i], 5);
-}
-
-/* The user's text, or the one that is shipped. */
-static lp_status check_text(char **out, size_t *n, job *w, lp_error *err)
-{
-    char *path = NULL;
-    if (w->file) return cli_read_text(out, n, w->file, err);
-    LP_TRY(cli_data_path(&path, "check.txt", err));
-    lp_status st = cli_read_text(out, n, path, err);
-    free(path);
-    return st;
 }
 
 /* What check and eval run on. */
@@ -165,7 +167,7 @@ static lp_status set_up(bench *b, job *w, lp_error *err)
     char *text = NULL;
     size_t n = 0;
     LP_TRY(cli_open(&b->m, &b->s, w->c, w->embed_scale, err));
-    LP_TRY(check_text(&text, &n, w, err));
+    LP_TRY(cli_check_text(&text, &n, w->file ? w->file : w->choice.check_text, err));
     lp_status st = lp_passage_make(&b->passage, b->s, text, n, err);
     free(text);
     if (st == LP_OK) st = cli_open_saes(&b->saes, w->c, b->m, &w->choice, err);
@@ -188,7 +190,8 @@ static lp_status check_all(job *w, bench *b, lp_error *err)
     if (!checks) return lp_fail(err, LP_E_MEMORY, "out of memory");
     lp_status st = lp_sae_check(checks, b->s, saes, n, &b->passage, err);
     if (st == LP_OK) {
-        cli_table_begin(w->c, "sae\tsite\tlayer\ttokens\tdeclared_l0\tl0\tfvu\tcosine\tverdict\twhy");
+        cli_table_begin(
+            w->c, "sae\tsite\tlayer\ttokens\tdeclared_l0\tl0\tfvu\tcosine\trival\trival_l0\trival_fvu\tverdict\twhy");
         for (int i = 0; i < n; i++) print_check(w->c, saes[i], &checks[i]);
         cli_table_end(w->c);
     }
@@ -258,6 +261,9 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
     LP_TRY(take_names(&w, err));
     if (strcmp(verb, "list") == 0) return list(&w, err);
     if (strcmp(verb, "info") == 0) return info(&w, err);
+    if (strcmp(verb, "check") == 0 && w.choice.is_unchecked)
+        return cli_usage(c, err, "check --unchecked: one of the two");
+    w.choice.is_unchecked |= strcmp(verb, "check") == 0; /* it looks itself, at all of the text */
     if (strcmp(verb, "check") == 0) return measure(&w, check_all, err);
     if (strcmp(verb, "eval") == 0) return measure(&w, eval_all, err);
     if (strcmp(verb, "nearest") == 0) return cli_sae_nearest(c, &w.choice, &w.dense, err);
@@ -274,8 +280,8 @@ const cli_command cmd_sae = {
     .about =
         "list   those shipped, and those of Gemma Scope in the Hugging Face cache\n"
         "info   kind, site, shapes, memory, hash of each\n"
-        "check  runs a text through the model and holds L0 and FVU against what each SAE declares; fails when one\n"
-        "       is fed the wrong tensor\n"
+        "check  runs a text through the model and holds L0 and FVU against what each SAE declares and against what it\n"
+        "       makes of its tensor's neighbours; fails when one is fed the wrong tensor\n"
         "eval   the same figures, and the loss with each spliced in\n"
         "nearest A [B]  for every feature of A those of B (or A) whose decoder rows have the largest cosine\n"
         "effects A      for every feature the tokens its direction promotes and suppresses, as `lapidary feature` has\n"

@@ -220,8 +220,8 @@ static json_t *moves_json(const job *w, lp_error *err)
     if (lp_steer_moves(&moves, &n, w->steer, err) != LP_OK) return NULL;
     json_t *list = json_array();
     for (size_t i = 0; list && i < n; i++) {
-        json_t *j = json_pack("{s:i,s:s,s:i,s:f}", "pos", moves[i].pos, "site", lp_site_name(moves[i].site), "layer",
-                              moves[i].layer, "relative", (double)moves[i].relative);
+        json_t *j = json_pack("{s:i,s:s,s:o,s:f}", "pos", moves[i].pos, "site", lp_site_name(moves[i].site), "layer",
+                              cli_layer_json(moves[i].site, moves[i].layer), "relative", (double)moves[i].relative);
         if (json_array_append_new(list, j)) list = (json_decref(list), NULL);
     }
     free(moves);
@@ -248,6 +248,7 @@ static lp_status print_json(const job *w, lp_error *err)
     int bad = !j || !prompt;
     for (size_t i = 0; i < p->n; i++) bad |= json_array_append_new(prompt, json_integer(p->ids[i]));
     bad |= json_object_set_new(j, "recipe", json_string(hash));
+    bad |= json_object_set_new(j, "saes", cli_saes_json(&w->saes));
     bad |= json_object_set_new(j, "seed", cli_seed_json(w->answer.sample.seed));
     bad |= json_object_set_new(j, "sampling", cli_sampling_json(&w->answer));
     bad |= json_object_set_new(j, "prompt", prompt);

@@ -195,6 +195,7 @@ static lp_status print_json(const job *w, const lp_session *s, lp_error *err)
     for (size_t i = 0; i < w->sweep.n_rows; i++)
         bad |= json_array_append_new(rows, row_json(&w->sweep.rows[i], w->sweep.n_edits));
     bad |= json_object_set_new(j, "recipe", json_string(hash));
+    bad |= json_object_set_new(j, "saes", cli_saes_json(&w->saes));
     bad |= json_object_set_new(j, "edits", edits_json(w));
     bad |= json_object_set_new(j, "sampling", cli_sampling_json(&w->answer));
     bad |= json_object_set_new(j, "seed", json_string(seed));

@@ -1,6 +1,8 @@
 /* saes.c - see saes.h. */
 #include "cli/saes.h"
 
+#include "sae/check_cache.h"
+#include "sae/guard.h"
 #include "sae/reader.h"
 
 #include <stdlib.h>
@@ -117,7 +119,7 @@ lp_status cli_open_saes(cli_saes *out, cli *c, const lp_model *m, const cli_sae_
     lp_status st = out->items && out->labels ? LP_OK : lp_fail(err, LP_E_MEMORY, "out of memory");
     for (size_t i = 0; i < n && st == LP_OK; i++) st = open_one(out, c, m, choice, &o, &places[i], err);
     lp_sae_list_free(places, n);
-    return st;
+    return st == LP_OK && m ? cli_guard_saes(out, c, m, choice, err) : st;
 }
 
 void cli_close_saes(cli_saes *s)
@@ -128,7 +130,52 @@ void cli_close_saes(cli_saes *s)
     }
     free(s->items);
     free(s->labels);
+    free(s->checks);
     *s = (cli_saes){0};
+}
+
+/* ---- do they fit --------------------------------------------------------------------------------------------- */
+
+lp_status cli_check_text(char **out, size_t *n, const char *file, lp_error *err)
+{
+    char *path = NULL;
+    if (file) return cli_read_text(out, n, file, err);
+    LP_TRY(cli_data_path(&path, "check.txt", err));
+    lp_status st = cli_read_text(out, n, path, err);
+    free(path);
+    return st;
+}
+
+/* Warns of what is doubtful, refuses what is wrong. */
+static lp_status act_on(const cli_saes *s, cli *c, lp_error *err)
+{
+    for (int i = 0; i < s->n; i++)
+        if (s->checks[i].verdict == LP_SAE_WRONG)
+            return lp_fail(err, LP_E_SHAPE, "%s: %s; --unchecked uses it all the same", s->items[i]->name,
+                           s->checks[i].why);
+    for (int i = 0; i < s->n; i++)
+        if (s->checks[i].verdict == LP_SAE_DOUBTFUL)
+            lp_log(&c->env, LP_WARN, "%s: %s", s->items[i]->name, s->checks[i].why);
+    return LP_OK;
+}
+
+lp_status cli_guard_saes(cli_saes *s, cli *c, const lp_model *m, const cli_sae_choice *choice, lp_error *err)
+{
+    char *text = NULL, *cache = NULL;
+    lp_guard g = {.arithmetic = c->arithmetic};
+    if (choice->is_unchecked || !s->n) return LP_OK;
+    if (!m->tokenizer) {
+        lp_log(&c->env, LP_WARN, "%s has no tokenizer: whether these SAEs fit is not checked", m->path);
+        return LP_OK;
+    }
+    LP_TRY(cli_check_text(&text, &g.n_text, choice->check_text, err));
+    g.text = text, g.cache = cache = lp_check_cache_path();
+    s->checks = lp_calloc((size_t)s->n, sizeof *s->checks);
+    lp_status st = s->checks ? lp_guard_check(s->checks, &g, m, (const lp_sae *const *)s->items, s->n, &c->env, err)
+                             : lp_fail(err, LP_E_MEMORY, "out of memory");
+    free(text);
+    free(cache);
+    return st == LP_OK ? act_on(s, c, err) : st;
 }
 
 /* ---- a prompt under them ---------------------------------------------------------------------------------------- */
@@ -152,7 +199,42 @@ void cli_close_scene(cli_scene *x)
     lp_model_close(x->m);
 }
 
+/* ---- saying which -------------------------------------------------------------------------------------------- */
+
 const char *cli_sae_site(const lp_sae *s)
 {
     return s->spot.site == LP_N_SITES ? "?" : lp_site_name(s->spot.site);
+}
+
+void cli_put_layer(cli *c, const lp_sae_spot *spot)
+{
+    if (spot->site != LP_N_SITES && lp_site_has_layer(spot->site))
+        cli_put_int(c, spot->layer);
+    else
+        cli_put_none(c);
+}
+
+json_t *cli_layer_json(lp_site site, int layer)
+{
+    return site != LP_N_SITES && lp_site_has_layer(site) ? json_integer(layer) : json_null();
+}
+
+static json_t *check_json(const lp_check *k, const lp_sae *s)
+{
+    return json_pack("{s:s,s:I,s:o,s:o,s:o,s:o}", "verdict", lp_verdict_name(k->verdict), "rows",
+                     (json_int_t)k->quality.rows, "declared_l0",
+                     s->declared_l0 > 0 ? json_real(s->declared_l0) : json_null(), "l0", cli_json_real(k->quality.l0),
+                     "fvu", cli_json_real(k->quality.fvu), "why", k->why[0] ? json_string(k->why) : json_null());
+}
+
+json_t *cli_saes_json(const cli_saes *s)
+{
+    json_t *list = json_array();
+    for (int i = 0; list && i < s->n; i++) {
+        const lp_sae *sae = s->items[i];
+        json_t *j = json_pack("{s:o,s:s,s:o}", "sae", cli_json_text(sae->name, strlen(sae->name)), "hash", sae->hash,
+                              "check", s->checks ? check_json(&s->checks[i], sae) : json_null());
+        if (json_array_append_new(list, j)) list = (json_decref(list), NULL);
+    }
+    return list;
 }
