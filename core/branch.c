@@ -53,17 +53,16 @@ static lp_status one_by_one(lp_session *s, const int *ids, int each, int branche
     return st;
 }
 
-static lp_status together(lp_session *s, const int *ids, int each, int branches, int at_once, lp_branch_fn fn,
-                          void *user, lp_error *err)
+/* Branches side by side, as many as go into a wave; w says what is wanted of them. */
+static lp_status together(lp_session *s, lp_rows w, const int *ids, int branches, int at_once, lp_error *err)
 {
-    LP_TRY(take_tails(s, at_once, each, err));
+    LP_TRY(take_tails(s, at_once, w.each, err));
     LP_TRY(lp_session_take_logit_rows(s, err));
-    lp_rows w = {.each = each, .last_layer = s->model->config.n_layers - 1, .fn = fn, .user = user};
     lp_status st = LP_OK;
     s->is_busy = true;
     for (int b = 0; b < branches && st == LP_OK; b += at_once) {
-        w.ids = ids + (size_t)b * (size_t)each;
-        w.n = (branches - b < at_once ? branches - b : at_once) * each;
+        w.ids = ids + (size_t)b * (size_t)w.each;
+        w.n = (branches - b < at_once ? branches - b : at_once) * w.each;
         w.branch = b;
         st = lp_forward(s, &w, err);
     }
@@ -71,13 +70,32 @@ static lp_status together(lp_session *s, const int *ids, int each, int branches,
     return st;
 }
 
-lp_status lp_session_branch(lp_session *s, const int *ids, int each, int branches, lp_branch_fn fn, void *user,
-                            lp_error *err)
+static lp_status check_branches(const lp_session *s, const int *ids, int each, int branches, lp_error *err)
 {
     if (each < 1 || branches < 0)
         return lp_fail(err, LP_E_RANGE, "%d branches of %d tokens: each needs at least one", branches, each);
     for (int b = 0; b < branches; b++) LP_TRY(lp_session_check(s, ids + (size_t)b * (size_t)each, (size_t)each, err));
+    return LP_OK;
+}
+
+lp_status lp_session_branch(lp_session *s, const int *ids, int each, int branches, lp_branch_fn fn, void *user,
+                            lp_error *err)
+{
+    lp_rows w = {.each = each, .last_layer = s->model->config.n_layers - 1, .fn = fn, .user = user};
+    LP_TRY(check_branches(s, ids, each, branches, err));
     int at_once = branches_at_once(s, each, branches);
-    return at_once ? together(s, ids, each, branches, at_once, fn, user, err)
-                   : one_by_one(s, ids, each, branches, fn, user, err);
+    return at_once ? together(s, w, ids, branches, at_once, err) : one_by_one(s, ids, each, branches, fn, user, err);
+}
+
+lp_status lp_session_peek_branches(lp_session *s, const int *ids, int each, int branches, int last_layer, lp_error *err)
+{
+    lp_rows w = {.each = each, .last_layer = last_layer};
+    LP_TRY(check_branches(s, ids, each, branches, err));
+    if (each > s->options.wave)
+        return lp_fail(err, LP_E_RANGE, "branches of %d tokens in waves of %d", each, s->options.wave);
+    if (last_layer < 0 || last_layer >= s->model->config.n_layers)
+        return lp_fail(err, LP_E_RANGE, "layer %d: this model has layers 0 to %d", last_layer,
+                       s->model->config.n_layers - 1);
+    int at_once = branches_at_once(s, each, branches);
+    return branches ? together(s, w, ids, branches, at_once, err) : LP_OK;
 }

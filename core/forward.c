@@ -335,7 +335,8 @@ lp_status lp_forward(lp_session *s, const lp_rows *given, lp_error *err)
     }
     if (given->last_layer < w.c->n_layers - 1) return LP_OK;
     enter(&w, LP_WHOLE_MODEL);
-    return w.each == LP_UNBRANCHED ? finish(&w, given->want_logits) : finish_branches(&w, given);
+    if (w.each == LP_UNBRANCHED) return finish(&w, given->want_logits);
+    return given->fn ? finish_branches(&w, given) : LP_OK;
 }
 
 lp_status lp_session_unembed(lp_session *s, const float *x, int n, float *out, lp_error *err)

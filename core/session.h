@@ -55,6 +55,10 @@ typedef int (*lp_branch_fn)(int branch, const float *logits, void *user);
 lp_status lp_session_branch(lp_session *s, const int *ids, int each, int branches, lp_branch_fn fn, void *user,
                             lp_error *err);
 
+/* The same through layer `last_layer` only and without logits, as lp_session_peek.  `each` at most a wave. */
+lp_status lp_session_peek_branches(lp_session *s, const int *ids, int each, int branches, int last_layer,
+                                   lp_error *err);
+
 int lp_session_pos(const lp_session *s);             /* tokens committed                                        */
 const int *lp_session_tokens(const lp_session *s);   /* [pos]; borrowed                                         */
 const float *lp_session_logits(const lp_session *s); /* [V] after the soft-cap, of the last committed token; NULL: none

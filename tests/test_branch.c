@@ -80,6 +80,14 @@ static void as_forks(const lp_model *m, const lp_session_options *o, int past, i
     int handle = lp_session_hook(s, hook_of(edit, &k), NULL);
     CHECK(lp_session_branch(s, ids + past, each, branches, on_branch, &k, &err) == LP_OK);
     CHECK(k.n == branches && lp_session_pos(s) == past);
+    if (each <= lp_session_get_options(s)->wave) { /* the same through the first layer alone, without logits */
+        size_t floats = (size_t)MOST * N * (size_t)k.D;
+        float *all = k.stream;
+        k.stream = calloc(floats, sizeof *k.stream);
+        CHECK(lp_session_peek_branches(s, ids + past, each, branches, 0, &err) == LP_OK && lp_session_pos(s) == past);
+        CHECK_SAME(k.stream, all, floats);
+        free(all);
+    }
     lp_session_unhook(s, handle);
     for (int b = 0; b < branches; b++) {
         lp_session *one = NULL;
