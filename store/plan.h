@@ -33,8 +33,9 @@
 
 #include "core/tokenizer.h"
 #include "store/corpus.h"
+#include "store/shard.h"
 
-enum { LP_PLAN_CONTEXT = 1 << 20, LP_PLAN_SHARD = 1 << 24, LP_SHARD_TOKENS = 1 << 16 };
+enum { LP_PLAN_CONTEXT = 1 << 20, LP_PLAN_SHARD = 1 << 24 };
 
 typedef struct lp_plan_options {
     lp_corpus_options corpus;
