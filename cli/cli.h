@@ -56,7 +56,7 @@ struct cli {
     char **operands; /* what was typed beside the options; borrowed from argv                */
     int n_operands;
 
-    const char *embedded; /* which embedded model stands in when none is named; NULL: CLI_EMBEDDED_BASE */
+    const char *embedded; /* which embedded model stands in when none is named; NULL: LP_EMBEDDED_BASE */
     bool is_usage_error;  /* set by cli_usage: main exits with 2 */
     bool has_bar;         /* a progress bar stands on the terminal's current line */
     int bar_width, bar_percent;
@@ -109,17 +109,11 @@ lp_status cli_count_operands(cli *c, int at_least, int at_most, lp_error *err);
 
 /* ---- models and files --------------------------------------------------------------------------------------- */
 
-#define CLI_EMBEDDED_BASE "base"
-
 /* What to hand to lp_model_open or lp_model_plan_read: -m as typed, or the path of an embedded model, which is meant when
  * -m is one of their names (base, chat, draft, shield) or nothing.  Free it. */
 lp_status cli_model_name(char **out, const cli *c, lp_error *err);
 /* Is the model the embedded one of that name, however it was typed? */
 bool cli_is_embedded(const cli *c, const char *name);
-
-/* The path of data/NAME: in $LAPIDARY_DATA, beside the program, in an installation's share/lapidary, in the source
- * tree; the first that exists.  Free it. */
-lp_status cli_data_path(char **out, const char *name, lp_error *err);
 
 /* All of a file, or of stdin for "-"; a NUL after its end.  Free it. */
 lp_status cli_read_text(char **out, size_t *n, const char *path, lp_error *err);

@@ -14,6 +14,7 @@
 #include "cli/commands.h"
 #include "cli/inputs.h"
 #include "cli/sae_dense.h"
+#include "core/data.h"
 #include "sae/check.h"
 #include "sae/evaluate.h"
 #include "sae/reader.h"
@@ -54,8 +55,8 @@ static lp_status list(job *w, lp_error *err)
     size_t n_shipped = 0, n_cached = 0;
     char *folder = NULL;
     LP_TRY(cli_count_operands(w->c, 1, 1, err));
-    lp_status st = cli_data_path(&folder, "saes", NULL) == LP_OK ? lp_sae_list(&shipped, &n_shipped, folder, err)
-                                                                 : LP_OK;
+    lp_status st = lp_data_path(&folder, "saes", NULL) == LP_OK ? lp_sae_list(&shipped, &n_shipped, folder, err)
+                                                                : LP_OK;
     if (st == LP_OK) st = lp_sae_list_cached(&cached, &n_cached, err);
     if (st == LP_OK) {
         cli_table_begin(w->c, "sae\tmodel\tsite\tlayer\td_sae\tl0\tpath");

@@ -2,6 +2,7 @@
 #include "cli/recipes.h"
 
 #include "core/chat.h"
+#include "core/data.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@ lp_status cli_read_recipe(lp_recipe *out, cli *c, const char *name, lp_error *er
     if (!name) return cli_usage(c, err, "which recipe?  --recipe FILE, or the name of a shipped one");
     char *below = lp_format("steering/%s.json", name), *shipped = NULL;
     bool is_name = !strchr(name, '/') && !lp_is_file(name);
-    if (is_name && below) cli_data_path(&shipped, below, NULL);
+    if (is_name && below) lp_data_path(&shipped, below, NULL);
     lp_status st = lp_recipe_read(out, shipped ? shipped : name, err);
     free(below);
     free(shipped);

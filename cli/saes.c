@@ -1,6 +1,7 @@
 /* saes.c - see saes.h. */
 #include "cli/saes.h"
 
+#include "core/data.h"
 #include "sae/check_cache.h"
 #include "sae/guard.h"
 #include "sae/reader.h"
@@ -12,7 +13,7 @@
 static char *embedded_folder(void)
 {
     char *folder = NULL;
-    return cli_data_path(&folder, "saes", NULL) == LP_OK ? folder : NULL;
+    return lp_data_path(&folder, "saes", NULL) == LP_OK ? folder : NULL;
 }
 
 static lp_status find_named(lp_sae_place **out, size_t *n, const char *embedded, const cli_texts *names, lp_error *err)
@@ -37,7 +38,7 @@ lp_status cli_find_saes(lp_sae_place **out, size_t *n, cli *c, const cli_sae_cho
     lp_status st;
     if (choice->names.n)
         st = find_named(out, n, embedded, &choice->names, err);
-    else if (!cli_is_embedded(c, CLI_EMBEDDED_BASE))
+    else if (!cli_is_embedded(c, LP_EMBEDDED_BASE))
         st = cli_usage(c, err, "no SAE named: --sae gemma-2-2b/20-gemmascope-res-16k, or a path");
     else if (!embedded)
         st = lp_fail(err, LP_E_NOT_FOUND, "no embedded SAEs (data/saes) beside this program: name one with --sae");
@@ -69,7 +70,7 @@ static lp_status open_labels(lp_labels *out, const cli_sae_choice *choice, const
                              lp_error *err)
 {
     char *shipped = NULL;
-    if (!choice->labels && cli_data_path(&shipped, "labels", NULL) != LP_OK) return LP_OK;
+    if (!choice->labels && lp_data_path(&shipped, "labels", NULL) != LP_OK) return LP_OK;
     const char *dir = choice->labels ? choice->labels : shipped;
     const char *model = place->model_id ? place->model_id : LP_SAE_EMBEDDED_MODEL;
     char *folder = label_folder(dir, model, place->source_id, choice->labels != NULL);
@@ -140,7 +141,7 @@ lp_status cli_check_text(char **out, size_t *n, const char *file, lp_error *err)
 {
     char *path = NULL;
     if (file) return cli_read_text(out, n, file, err);
-    LP_TRY(cli_data_path(&path, "check.txt", err));
+    LP_TRY(lp_data_path(&path, "check.txt", err));
     lp_status st = cli_read_text(out, n, path, err);
     free(path);
     return st;

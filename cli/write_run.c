@@ -6,9 +6,11 @@
  */
 #include "cli/write_run.h"
 
+#include "core/data.h"
+
 static const char *model_name(const cli *c)
 {
-    return c->model ? c->model : c->embedded ? c->embedded : CLI_EMBEDDED_BASE;
+    return c->model ? c->model : c->embedded ? c->embedded : LP_EMBEDDED_BASE;
 }
 
 static lp_run_parts gather(const cli_run_parts *p)
