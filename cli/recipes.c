@@ -2,7 +2,6 @@
 #include "cli/recipes.h"
 
 #include "core/chat.h"
-#include "core/data.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -10,13 +9,7 @@
 lp_status cli_read_recipe(lp_recipe *out, cli *c, const char *name, lp_error *err)
 {
     if (!name) return cli_usage(c, err, "which recipe?  --recipe FILE, or the name of a shipped one");
-    char *below = lp_format("steering/%s.json", name), *shipped = NULL;
-    bool is_name = !strchr(name, '/') && !lp_is_file(name);
-    if (is_name && below) lp_data_path(&shipped, below, NULL);
-    lp_status st = lp_recipe_read(out, shipped ? shipped : name, err);
-    free(below);
-    free(shipped);
-    return st;
+    return lp_recipe_find(out, name, err);
 }
 
 static lp_status add_name(cli_texts *names, const char *name, lp_error *err)
@@ -29,16 +22,6 @@ static lp_status add_name(cli_texts *names, const char *name, lp_error *err)
     return LP_OK;
 }
 
-static void fill_units(lp_recipe *r, const cli_saes *saes)
-{
-    for (size_t i = 0; i < r->n_edits; i++) {
-        lp_recipe_edit *e = &r->edits[i];
-        for (int k = 0; k < saes->n && e->unit == LP_RECIPE_MAX_ACT && !(e->max_act > 0); k++)
-            if (strcmp(saes->items[k]->name, e->source) == 0)
-                e->max_act = (double)lp_label_max(&saes->labels[k], e->index);
-    }
-}
-
 lp_status cli_open_recipe_saes(cli_saes *out, cli *c, const lp_model *m, cli_sae_choice *choice, lp_recipe *r,
                                lp_error *err)
 {
@@ -48,7 +31,7 @@ lp_status cli_open_recipe_saes(cli_saes *out, cli *c, const lp_model *m, cli_sae
         LP_TRY(add_name(&choice->names, r->edits[i].when.source, err));
     }
     LP_TRY(cli_open_saes(out, c, m, choice, err));
-    fill_units(r, out);
+    for (int k = 0; k < out->n; k++) lp_recipe_fill(r, out->items[k]->name, &out->labels[k]);
     return LP_OK;
 }
 

@@ -48,42 +48,6 @@ lp_status cli_find_saes(lp_sae_place **out, size_t *n, cli *c, const cli_sae_cho
     return st;
 }
 
-/* ---- labels -------------------------------------------------------------------------------------------------- */
-
-/* DIR/<source id>, DIR/<model id>/<source id>, or DIR itself: the first that is a folder of explanations. */
-static char *label_folder(const char *dir, const char *model, const char *source, bool is_told)
-{
-    char *tries[3] = {source && model ? lp_format("%s/%s/%s", dir, model, source) : NULL,
-                      source ? lp_format("%s/%s", dir, source) : NULL, is_told ? lp_strdup(dir) : NULL};
-    char *found = NULL;
-    for (int i = 0; i < 3; i++) {
-        if (!found && tries[i] && lp_is_dir(tries[i]))
-            found = tries[i];
-        else
-            free(tries[i]);
-    }
-    return found;
-}
-
-/* Labels that were asked for must be there; shipped ones may be missing. */
-static lp_status open_labels(lp_labels *out, const cli_sae_choice *choice, const lp_sae_place *place, const lp_sae *s,
-                             lp_error *err)
-{
-    char *shipped = NULL;
-    if (!choice->labels && lp_data_path(&shipped, "labels", NULL) != LP_OK) return LP_OK;
-    const char *dir = choice->labels ? choice->labels : shipped;
-    const char *model = place->model_id ? place->model_id : LP_SAE_EMBEDDED_MODEL;
-    char *folder = label_folder(dir, model, place->source_id, choice->labels != NULL);
-    lp_status st = LP_OK;
-    if (folder)
-        st = lp_labels_read(out, folder, s->d_sae, err);
-    else if (choice->labels)
-        st = lp_fail(err, LP_E_NOT_FOUND, "%s: no such folder", choice->labels);
-    free(folder);
-    free(shipped);
-    return st;
-}
-
 /* ---- opening ------------------------------------------------------------------------------------------------- */
 
 static lp_status read_site(lp_sae_options *o, cli *c, const char *site, lp_error *err)
@@ -105,7 +69,8 @@ static lp_status open_one(cli_saes *out, cli *c, const lp_model *m, const cli_sa
     LP_TRY(lp_sae_open(&out->items[out->n], place->path, o, &c->env, err));
     lp_sae *s = out->items[out->n++];
     if (m) LP_TRY(lp_sae_fits(s, &m->config, err));
-    return open_labels(&out->labels[out->n - 1], choice, place, s, err);
+    const char *model = place->model_id ? place->model_id : LP_SAE_EMBEDDED_MODEL;
+    return lp_labels_find(&out->labels[out->n - 1], choice->labels, model, place->source_id, s->d_sae, err);
 }
 
 lp_status cli_open_saes(cli_saes *out, cli *c, const lp_model *m, const cli_sae_choice *choice, lp_error *err)

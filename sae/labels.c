@@ -1,6 +1,8 @@
 /* labels.c - see labels.h.  zlib reads plain files as well as compressed ones. */
 #include "sae/labels.h"
 
+#include "core/data.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
@@ -183,6 +185,39 @@ lp_status lp_labels_read(lp_labels *out, const char *folder, int d_sae, lp_error
         *out = l;
     else
         lp_labels_free(&l);
+    return st;
+}
+
+/* The first of those places that is a folder; free it. */
+static char *label_folder(const char *dir, const char *model, const char *source, bool is_told)
+{
+    char *tries[3] = {source && model ? lp_format("%s/%s/%s", dir, model, source) : NULL,
+                      source ? lp_format("%s/%s", dir, source) : NULL, is_told ? lp_strdup(dir) : NULL};
+    char *found = NULL;
+    for (int i = 0; i < 3; i++) {
+        if (!found && tries[i] && lp_is_dir(tries[i]))
+            found = tries[i];
+        else
+            free(tries[i]);
+    }
+    return found;
+}
+
+/* Labels that were asked for must be there; shipped ones may be missing. */
+lp_status lp_labels_find(lp_labels *out, const char *dir, const char *model, const char *source, int d_sae,
+                         lp_error *err)
+{
+    char *shipped = NULL;
+    *out = (lp_labels){0};
+    if (!dir && lp_data_path(&shipped, "labels", NULL) != LP_OK) return LP_OK;
+    char *folder = label_folder(dir ? dir : shipped, model, source, dir != NULL);
+    lp_status st = LP_OK;
+    if (folder)
+        st = lp_labels_read(out, folder, d_sae, err);
+    else if (dir)
+        st = lp_fail(err, LP_E_NOT_FOUND, "%s: no such folder", dir);
+    free(folder);
+    free(shipped);
     return st;
 }
 

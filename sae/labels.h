@@ -30,6 +30,10 @@ typedef struct lp_labels {
 /* Labels of an SAE of d_sae features.  `folder`: the source's own folder.  LP_E_NOT_FOUND: no such folder, or nothing of an
  * export in it.  A line that is no JSON or names a feature the SAE does not have is LP_E_FORMAT, with file and line. */
 lp_status lp_labels_read(lp_labels *out, const char *folder, int d_sae, lp_error *err);
+/* The same for an SAE known by its ids: in DIR/<model>/<source>, else DIR/<source>, else DIR itself, the first that is a
+ * folder.  dir NULL: the shipped labels, which may be missing (*out is then empty).  source NULL: DIR itself. */
+lp_status lp_labels_find(lp_labels *out, const char *dir, const char *model, const char *source, int d_sae,
+                         lp_error *err);
 void lp_labels_free(lp_labels *l); /* its contents; NULL is fine */
 
 const char *lp_label_text(const lp_labels *l, int feature); /* NULL: none; l may be NULL */

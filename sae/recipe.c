@@ -6,6 +6,8 @@
  */
 #include "sae/recipe.h"
 
+#include "core/data.h"
+
 #include <jansson.h>
 #include <limits.h>
 #include <math.h>
@@ -383,4 +385,24 @@ lp_status lp_recipe_read(lp_recipe *out, const char *path, lp_error *err)
     lp_status st = lp_recipe_parse(out, text, n, err);
     free(text);
     return st == LP_OK ? st : lp_prefix(err, st, path);
+}
+
+lp_status lp_recipe_find(lp_recipe *out, const char *name, lp_error *err)
+{
+    char *below = lp_format("steering/%s.json", name), *shipped = NULL;
+    bool is_name = !strchr(name, '/') && !lp_is_file(name);
+    if (is_name && below) lp_data_path(&shipped, below, NULL);
+    lp_status st = lp_recipe_read(out, shipped ? shipped : name, err);
+    free(below);
+    free(shipped);
+    return st;
+}
+
+void lp_recipe_fill(lp_recipe *r, const char *source, const lp_labels *l)
+{
+    for (size_t i = 0; i < r->n_edits; i++) {
+        lp_recipe_edit *e = &r->edits[i];
+        if (e->unit == LP_RECIPE_MAX_ACT && !(e->max_act > 0) && strcmp(source, e->source) == 0)
+            e->max_act = (double)lp_label_max(l, e->index);
+    }
 }

@@ -44,7 +44,7 @@
 #ifndef LP_SAE_RECIPE_H
 #define LP_SAE_RECIPE_H
 
-#include "core/base.h"
+#include "sae/labels.h"
 
 enum { LP_RECIPE_EDITS = 4096, LP_RECIPE_RANGES = 4096, LP_RECIPE_PATTERN = 1000, LP_RECIPE_BYTES = 16 << 20 };
 
@@ -123,6 +123,10 @@ lp_recipe_scope lp_recipe_scope_default(void);
 /* On failure *out is empty.  What is wrong is said with its place: "sea.json: features[2]: unknown kind ...". */
 lp_status lp_recipe_read(lp_recipe *out, const char *path, lp_error *err);
 lp_status lp_recipe_parse(lp_recipe *out, const char *text, size_t n, lp_error *err);
+/* `name`: a path, or the name of a recipe that is shipped ("sea"); a file of that name comes first. */
+lp_status lp_recipe_find(lp_recipe *out, const char *name, lp_error *err);
+/* "max_act" from the labels of the SAE `source`, in its edits that want it and leave it open. */
+void lp_recipe_fill(lp_recipe *r, const char *source, const lp_labels *l);
 void lp_recipe_clear(lp_recipe *r); /* frees what it holds, leaves it empty */
 
 /* All that can be known without the SAEs and the model.  (lp_recipe_parse and lp_steer_new ask it.) */
