@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Floors: core < sae < store < {cli, gui}.  An include may point to its own floor or downwards, is spelled from the root of
-# the repository, and names a file that exists; a library that belongs to one floor is included nowhere else.
+# Floors: core < sae < store < {cli, gui, notebooks}.  An include may point to its own floor or downwards, is spelled from
+# the root of the repository, and names a file that exists; a library that belongs to one floor is included nowhere else.
 . "$(dirname "$0")/files.sh"
 
 below() { # the floors a folder may include from
@@ -10,7 +10,8 @@ below() { # the floors a folder may include from
     store) echo core sae store ;;
     cli) echo core sae store cli ;;
     gui) echo core sae store gui ;;
-    *) echo core sae store cli gui tests examples ;;
+    notebooks) echo core sae store notebooks ;;
+    *) echo core sae store cli gui notebooks tests examples ;;
     esac
 }
 

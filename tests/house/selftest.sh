@@ -9,7 +9,7 @@ failed=0
 
 fresh() {
     rm -rf "${tree:?}"/*
-    mkdir -p "$tree/tests/house" "$tree/core" "$tree/sae" "$tree/store" "$tree/cli" "$tree/gui"
+    mkdir -p "$tree/tests/house" "$tree/core" "$tree/sae" "$tree/store" "$tree/cli" "$tree/gui" "$tree/notebooks"
     cp "$here"/*.sh "$tree/tests/house"
     cp "$here/../../.clang-format" "$tree"
     echo '# none' >"$tree/tests/CMakeLists.txt"
@@ -50,6 +50,8 @@ bites arrows core/base.c "$touch_all" 'core must not see "sae/sae.h"'
 bites arrows gui/window.c '/* w */\n#include "cli/cli.h"\n' 'gui must not see "cli/cli.h"'
 bites arrows cli/info.c '/* i */\n  #  include "gui/draw.h"\n' 'cli must not see "gui/draw.h"'
 bites arrows sae/sae.c '/* s */\n#include "store/shard.h"\n' 'sae must not see'
+bites arrows notebooks/flat.c '/* f */\n#include "cli/cli.h"\n' 'notebooks must not see "cli/cli.h"'
+bites arrows cli/info.c '/* i */\n#include "notebooks/flat.h"\n' 'cli must not see "notebooks/flat.h"'
 bites arrows core/base.c '#include "base.h"\n' 'does not spell its floor'
 bites arrows core/base.c '#include "core/gone.h"\n' 'no file "core/gone.h"'
 bites arrows core/base.c '#include <hdf5.h>\n' '<hdf5.h> belongs to store'
