@@ -56,7 +56,7 @@ lp_status lp_h5_fail(lp_error *err, lp_status st, const char *fmt, ...)
     return why.text[0] ? lp_fail(err, st, "%s: %s", what, why.text) : lp_fail(err, st, "%s", what);
 }
 
-/* ---- property lists: no times anywhere, the format of 1.10 --------------------------------------------------------- */
+/* ---- property lists: no times anywhere, the format of 1.10 ------------------------------------------------------- */
 
 static hid_t timeless(hid_t class)
 {

@@ -1,9 +1,9 @@
-/* h5.h - libhdf5 as this folder uses it, and nowhere else: one lock, errors in one line, files whose bytes depend on their
- * content alone, data sets as streams of rows going in and as checked arrays coming out.
+/* h5.h - libhdf5 as this folder uses it, and nowhere else: one lock, errors in one line, files whose bytes depend on
+ * their content alone, data sets as streams of rows going in and as checked arrays coming out.
  *
  * libhdf5 keeps state for the whole process and is not safe for threads in every build, so whoever calls anything here
- * but lp_h5_lock holds that lock.  It prints nothing, and nothing of it runs at exit: after a full disk its exit handler
- * crashes.
+ * but lp_h5_lock holds that lock.  It prints nothing, and nothing of it runs at exit: after a full disk its exit
+ * handler crashes.
  *
  * Going in, a column is cut into chunks of 64 KiB, shuffled and deflated (libdeflate) by us and handed over ready
  * (H5Dwrite_chunk): twice as fast as its own filter, 10 % smaller, and any reader undoes it with the two filters every

@@ -231,13 +231,17 @@ static bool is_plainly_stored(hid_t create)
 
 static bool is_bearable(hid_t set, hid_t create, lp_h5_type t, const hsize_t dims[2], int rank)
 {
-    hsize_t chunk[2] = {1, 1}, stored = H5Dget_storage_size(set), width = rank == 2 ? dims[1] : 1;
+    hsize_t chunk[2] = {1, 1}, stored = H5Dget_storage_size(set), width = rank == 2 ? dims[1] : 1, file_bytes = 0;
+    hid_t file = H5Iget_file_id(set);
+    H5Fget_filesize(file, &file_bytes);
+    H5Fclose(file);
     bool is_chunked = H5Pget_layout(create) == H5D_CHUNKED;
     if (is_chunked && H5Pget_chunk(create, rank, chunk) != rank) return false;
     if (is_chunked &&
         (chunk[0] > CHUNK_LIMIT || chunk[1] > CHUNK_LIMIT || chunk[0] * chunk[1] > CHUNK_LIMIT / lp_h5_size(t)))
         return false;
-    if (stored > UINT64_MAX / EXPANSION || dims[0] > UINT64_MAX / lp_h5_size(t) / width) return false;
+    if (stored > file_bytes || file_bytes > UINT64_MAX / EXPANSION || dims[0] > UINT64_MAX / lp_h5_size(t) / width)
+        return false;
     return dims[0] * width * lp_h5_size(t) <= stored * (is_chunked ? EXPANSION : 1);
 }
 

@@ -3,10 +3,11 @@
  * A shard has n rows, one per token, in the order they were appended: documents ascending, each one's tokens in order.
  * h5py, scipy and anndata read it as it stands, with no plug-in and none of our code:
  *
- *     /                          attributes: lapidary_format "shard", schema_major, schema_minor, run, plan, model_hash,
- *                                tokenizer_hash, shard, token_base, n_tokens, n_documents, vocab, value_bits, writer,
- *                                Conventions; complete = 1, written last
+ *     /                          attributes: lapidary_format "shard", schema_major, schema_minor, run, plan, shard,
+ *                                model_hash, tokenizer_hash, token_base, n_tokens, n_documents, vocab, value_bits,
+ *                                writer, Conventions; complete = 1, written last
  *     /provenance                JSON, one string
+ *     /contents/{sae, dense}     strings: where the SAEs' groups are, and those of the dense sites
  *     /tokens/{id, doc, pos}     i32[n]: the token, the document (its index in this shard), the position in the context
  *     /tokens/excluded           u8[n]: 0 counts; else why the row is in no statistic (LP_ROW_*)
  *     /tokens/logprob            f32[n], optional: ln p of the token that follows; NaN where none does
@@ -20,8 +21,11 @@
  *         stats/{n_active, n_docs, max, sum, sumsq, hist}    i64, i32, f32, f64, f64 [W], u32[W][64]
  *     /layers/12/resid_post/dense/values    [n][width] f32, f16, or bfloat16 in u16 (its attribute `decode` says how)
  *
- * What hangs on no layer (embed, final_in) is under /model/embed.  NAME is the SAE's name with "." for "/".  Numbers are
- * little-endian; chunks of 64 KiB, shuffled and deflated; dense values contiguous and raw, so that they can be mapped.
+ * What hangs on no layer (embed, final_in) is under /model/embed.  NAME is the SAE's name with "." for "/".  Numbers
+ * are little-endian; chunks of 64 KiB, shuffled and deflated; dense values contiguous and raw, so that they can be
+ * mapped.
+ *
+ * In Python:  f = h5py.File("shard-000018.h5");  [anndata.io.read_elem(f[p]) for p in f["contents/sae"].asstr()]
  *
  * FVU over any set of shards, the mean over all rows that count (sae/metrics.h), from sums alone:
  *     sum sqerr / (sum norm2 - |sum of recon/sum|^2 / n)
@@ -29,15 +33,16 @@
  * All rows are stored, those that do not count too; by_feature holds them all, stats only those that count.  Statistics
  * are of the values as stored, so anybody can take them again from the file.
  *
- * Values have all their 24 bits unless value_bits says how many of the 23 explicit ones are kept (rounded to the nearest,
- * ties to even; never to or below the feature's threshold, never to infinity).
+ * Values have all their 24 bits unless value_bits says how many of the 23 explicit ones are kept (rounded to the
+ * nearest, ties to even; never to or below the feature's threshold, never to infinity).
  *
  * The same rows make the same bytes, however they were cut into blocks, whenever, wherever: no clock, host, path or
  * random number is in the file.  The bytes depend on the versions of libhdf5 and libdeflate; the numbers do not.
  *
- * Sealing: the rows go to FOLDER/.shard-000018.h5.HOST.PID.part; then the transposes and statistics; `complete`; closed,
- * opened anew and checked; flushed; hashed; made read-only; shard-000018.h5.xxh3 (a line for `xxh128sum -c`) and at last
- * the name shard-000018.h5.  Whoever sees that name sees a whole shard; a kill leaves a .part, which nothing reads.
+ * Sealing: the rows go to FOLDER/.shard-000018.h5.HOST.PID.part; then the transposes and statistics; `complete`;
+ * closed, opened anew and checked; flushed; hashed; made read-only; shard-000018.h5.xxh3 (a line for `xxh128sum -c`)
+ * and at last the name shard-000018.h5.  Whoever sees that name sees a whole shard; a kill leaves a .part, which
+ * nothing reads.
  *
  * Threads: libhdf5 serves one at a time, so every function here takes one lock of the process.  A reader may be shared
  * by any number of threads, which then wait for each other; a writer belongs to one thread at a time.
@@ -60,7 +65,7 @@ enum {
 /* Why a row is in no statistic: tokens/excluded. */
 enum { LP_ROW_COUNTS, LP_ROW_BOS, LP_ROW_TEMPLATE, LP_ROW_OTHER };
 
-/* ---- what a shard is about: the same struct going in and coming out ------------------------------------------------ */
+/* ---- what a shard is about: the same struct going in and coming out ---------------------------------------------- */
 
 typedef struct lp_shard_sae {
     const char *name; /* as it is called; two at one place differ, also once "/" is "."           */
@@ -114,7 +119,7 @@ typedef struct lp_shard_document {
     void *memory; /* what holds key and text */
 } lp_shard_document;
 
-/* ---- writing ------------------------------------------------------------------------------------------------------ */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 /* What an SAE made of the rows of a block. */
 typedef struct lp_shard_sae_rows {
@@ -136,16 +141,16 @@ typedef struct lp_shard_block {
 
 typedef struct lp_shard_writer lp_shard_writer;
 
-/* Makes the .part in `folder`, which exists.  The head is copied (thresholds stay borrowed), env too.  expected_bytes: what
- * the sealed file may come to, 0: not known; LP_E_IO when the disk has no room for 1.3 times that.  LP_E_RANGE: a bad
- * head. */
+/* Makes the .part in `folder`, which exists.  The head is copied (thresholds stay borrowed), env too.  expected_bytes:
+ * what the sealed file may come to, 0: not known; LP_E_IO when the disk has no room for 1.3 times that.  LP_E_RANGE: a
+ * bad head. */
 lp_status lp_shard_begin(lp_shard_writer **out, const char *folder, const lp_shard_head *h, uint64_t expected_bytes,
                          const lp_env *env, lp_error *err);
 /* A document, empty ones too; its rows come after.  Copied; all documents of a shard stay in memory until the seal. */
 lp_status lp_shard_add_document(lp_shard_writer *w, const lp_shard_document *d, lp_error *err);
 /* LP_E_RANGE names the row, the place and the feature: an id outside the vocabulary, a feature outside the SAE, a value
- * that is not finite and above 0, a dense value that is not finite or too large for f16.  After a failure the writer only
- * closes.  LP_CANCELLED when env.cancel is up. */
+ * that is not finite and above 0, a dense value that is not finite or too large for f16.  After a failure the writer
+ * only closes.  LP_CANCELLED when env.cancel is up. */
 lp_status lp_shard_add_rows(lp_shard_writer *w, const lp_shard_block *b, lp_error *err);
 
 typedef struct lp_shard_sealed {
@@ -155,8 +160,8 @@ typedef struct lp_shard_sealed {
     bool was_there; /* somebody else sealed the same shard first, with the same bytes */
 } lp_shard_sealed;
 
-/* As at the top of this file.  `out` may be NULL.  LP_E_FORMAT: the name is taken by a shard with other bytes, or what was
- * written does not read back.  Cancelled: LP_CANCELLED, nothing sealed. */
+/* As at the top of this file.  `out` may be NULL.  LP_E_FORMAT: the name is taken by a shard with other bytes, or what
+ * was written does not read back.  Cancelled: LP_CANCELLED, nothing sealed. */
 lp_status lp_shard_seal(lp_shard_writer *w, lp_shard_sealed *out, lp_error *err);
 /* Gives up what is not sealed: the .part goes.  NULL is fine. */
 void lp_shard_writer_close(lp_shard_writer *w);
@@ -164,7 +169,7 @@ void lp_shard_writer_close(lp_shard_writer *w);
 /* Takes away the .part files in `folder` that nobody is writing; *n (may be NULL): how many. */
 lp_status lp_shard_sweep(const char *folder, int *n, lp_error *err);
 
-/* ---- verifying ---------------------------------------------------------------------------------------------------- */
+/* ---- verifying --------------------------------------------------------------------------------------------------- */
 
 typedef struct lp_shard_verify_options {
     const char *hash; /* the file's; NULL: what its .xxh3 says                              */
@@ -172,9 +177,10 @@ typedef struct lp_shard_verify_options {
     int seconds;      /* 0: 60, and one more for every MB                                   */
 } lp_shard_verify_options;
 
-/* The bytes against their hash, before libhdf5 sees any of them; then, in a child process with a limit of time and memory,
- * since damaged files can make libhdf5 spin or crash, every invariant: pointers, order, ranges, csc = csr transposed,
- * statistics as recomputed, no chunk unfiltered.  o NULL: defaults.  LP_E_FORMAT with one line on what is wrong. */
+/* The bytes against their hash, before libhdf5 sees any of them; then, in a child process with a limit of time and
+ * memory, since damaged files can make libhdf5 spin or crash, every invariant: pointers, order, ranges, csc = csr
+ * transposed, statistics as recomputed, no chunk unfiltered.  o NULL: defaults.  LP_E_FORMAT with one line on what is
+ * wrong. */
 lp_status lp_shard_verify(const char *path, const lp_shard_verify_options *o, const lp_env *env, lp_error *err);
 
 /* XXH3-128 of a file's bytes, as 32 hex digits. */
@@ -182,7 +188,7 @@ lp_status lp_file_hash(char out[33], const char *path, const lp_env *env, lp_err
 /* What the .xxh3 beside `path` says; LP_E_NOT_FOUND: there is none. */
 lp_status lp_shard_side_hash(char out[33], const char *path, lp_error *err);
 
-/* ---- reading ------------------------------------------------------------------------------------------------------ */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 typedef struct lp_shard lp_shard;
 

@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE = 16384, FEATURES = 16384 }; /* of which no chunk holds a part */
+enum { PIECE = 16384, FEATURES = 16384 /* at a time: no chunk is inflated twice */ };
 
-/* ---- tokens and documents ----------------------------------------------------------------------------------------- */
+/* ---- tokens and documents ---------------------------------------------------------------------------------------- */
 
 typedef struct tokens { /* of the whole shard */
     int *id, *doc;
@@ -107,18 +107,22 @@ static lp_status check_dense(const lp_shard *s, int dense, lp_error *err)
 {
     const lp_shard_dense *d = &s->head.dense[dense];
     lp_shard_path path = lp_shard_dense_path(d);
-    float *row = lp_calloc((size_t)d->width, sizeof *row);
-    lp_status st = row ? LP_OK : lp_fail(err, LP_E_MEMORY, "out of memory");
-    for (int r = 0; r < s->head.n_tokens && st == LP_OK; r++) {
-        st = lp_shard_read_dense_locked(s, dense, r, 1, row, err);
-        for (int i = 0; i < d->width && st == LP_OK; i++)
-            if (!isfinite(row[i])) st = lp_fail(err, LP_E_FORMAT, "row %d, component %d is not finite", r, i);
+    int rows = d->width < PIECE ? PIECE / d->width : 1;
+    float *x = lp_calloc((size_t)rows * (size_t)d->width, sizeof *x);
+    lp_status st = x ? LP_OK : lp_fail(err, LP_E_MEMORY, "out of memory");
+    for (int first = 0; first < s->head.n_tokens && st == LP_OK; first += rows) {
+        int n = s->head.n_tokens - first < rows ? s->head.n_tokens - first : rows;
+        st = lp_shard_read_dense_locked(s, dense, first, n, x, err);
+        for (int i = 0; i < n * d->width && st == LP_OK; i++)
+            if (!isfinite(x[i]))
+                st = lp_fail(err, LP_E_FORMAT, "row %d, component %d is not finite", first + i / d->width,
+                             i % d->width);
     }
-    free(row);
+    free(x);
     return st < 0 ? lp_prefix(err, st, path.text) : st;
 }
 
-/* ---- one SAE ------------------------------------------------------------------------------------------------------ */
+/* ---- one SAE ----------------------------------------------------------------------------------------------------- */
 
 typedef struct turned {
     int64_t *at, *finger; /* [W + 1] */
@@ -254,7 +258,7 @@ static lp_status check_sae(const lp_shard *s, int sae, const tokens *k, lp_error
     return st < 0 ? lp_prefix(err, st, lp_shard_sae_path(&s->head.saes[sae]).text) : st;
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------------------------- */
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 static lp_status check_small(const lp_shard *s, tokens *t, lp_error *err)
 {

@@ -13,7 +13,7 @@
 
 enum { PIECE = 1 << 20, SIDE_LIMIT = 4096 };
 
-/* ---- hashes ------------------------------------------------------------------------------------------------------- */
+/* ---- hashes ------------------------------------------------------------------------------------------------------ */
 
 static lp_status hash_all(XXH3_state_t *state, const lp_file *f, unsigned char *buf, const lp_env *env, lp_error *err)
 {
@@ -95,7 +95,7 @@ lp_status lp_shard_check_hash(const char *path, const char *hash, const lp_env *
     return lp_fail(err, LP_E_FORMAT, "%s: damaged: its XXH3-128 is %s, it was sealed as %s", path, now, hash);
 }
 
-/* ---- folders ------------------------------------------------------------------------------------------------------ */
+/* ---- folders ----------------------------------------------------------------------------------------------------- */
 
 void lp_sync_folder(const char *folder)
 {

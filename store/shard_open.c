@@ -1,5 +1,5 @@
-/* shard_open.c - see shard.h: a shard's head and where its documents begin, and nothing more: the data sets of an SAE are
- * opened when it is first asked for, so that one feature can be looked up in a thousand shards.
+/* shard_open.c - see shard.h: a shard's head and where its documents begin, and nothing more: the data sets of an SAE
+ * are opened when it is first asked for, so that one feature can be looked up in a thousand shards.
  */
 #include "store/shard_parts.h"
 
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the head ----------------------------------------------------------------------------------------------------- */
+/* ---- the head ---------------------------------------------------------------------------------------------------- */
 
 static lp_status get_text(const char **out, hid_t at, const char *name, lp_error *err)
 {
@@ -31,7 +31,10 @@ static lp_status read_version(hid_t file, const lp_env *env, lp_error *err)
     char *format = NULL;
     int64_t major, minor, complete;
     lp_status st = lp_h5_get_text(&format, file, "lapidary_format", NULL);
-    if (st != LP_OK || strcmp(format, "shard") != 0) st = lp_fail(err, LP_E_FORMAT, "HDF5, but not a shard of ours");
+    if (st == LP_E_MEMORY)
+        lp_fail(err, st, "out of memory");
+    else if (st != LP_OK || strcmp(format, "shard") != 0)
+        st = lp_fail(err, LP_E_FORMAT, "HDF5, but not a shard of ours");
     free(format);
     LP_TRY(st);
     LP_TRY(lp_h5_get_int(&major, file, "schema_major", 1, INT_MAX, err));
@@ -211,7 +214,7 @@ static lp_status read_token_ptr(lp_shard *s, lp_error *err)
     return st;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------ */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static lp_status read_all(lp_shard *s, const lp_env *env, lp_error *err)
 {

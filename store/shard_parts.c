@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- heads -------------------------------------------------------------------------------------------------------- */
+/* ---- heads ------------------------------------------------------------------------------------------------------- */
 
 lp_shard_sae lp_shard_sae_of(const lp_sae *s)
 {
@@ -53,9 +53,7 @@ lp_status lp_shard_head_copy(lp_shard_head *out, const lp_shard_head *h, lp_erro
     }
     if (ok && h->n_dense) memcpy(dense, h->dense, (size_t)h->n_dense * sizeof *dense);
     if (ok) return LP_OK;
-    if (!saes) out->n_saes = 0;
     lp_shard_head_free(out);
-    if (!saes) free(dense);
     return lp_fail(err, LP_E_MEMORY, "out of memory");
 }
 
@@ -144,7 +142,7 @@ lp_status lp_shard_head_check(const lp_shard_head *h, lp_error *err)
     return LP_OK;
 }
 
-/* ---- places ------------------------------------------------------------------------------------------------------- */
+/* ---- places ------------------------------------------------------------------------------------------------------ */
 
 static int put_place(lp_shard_path *p, lp_site site, int layer)
 {
@@ -176,7 +174,7 @@ lp_h5_type lp_shard_dense_type(lp_dtype t)
     return t == LP_F32 ? LP_H5_F32 : t == LP_F16 ? LP_H5_F16 : LP_H5_U16;
 }
 
-/* ---- numbers ------------------------------------------------------------------------------------------------------ */
+/* ---- numbers ----------------------------------------------------------------------------------------------------- */
 
 /* Positive floats are in the order of their bits, so "the next" is one more. */
 float lp_shard_round(float v, int bits, float threshold)

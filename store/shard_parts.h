@@ -12,7 +12,7 @@ enum {
     LP_SHARD_ALL_BITS = 23
 };
 
-/* ---- heads -------------------------------------------------------------------------------------------------------- */
+/* ---- heads ------------------------------------------------------------------------------------------------------- */
 
 /* Copies everything but thresholds, which stay borrowed, and fills in what is left out (value_bits 0, NULL texts).  On
  * failure *out is empty. */
@@ -30,7 +30,7 @@ lp_shard_path lp_shard_dense_path(const lp_shard_dense *d); /* of the group `den
 
 bool lp_is_hash(const char *s); /* 32 hex digits, small letters */
 
-/* ---- numbers ------------------------------------------------------------------------------------------------------ */
+/* ---- numbers ----------------------------------------------------------------------------------------------------- */
 
 /* v at `bits` explicit bits of mantissa, still above `threshold` and below infinity. */
 float lp_shard_round(float v, int bits, float threshold);
@@ -48,7 +48,7 @@ lp_shard_stat lp_shard_stat_of(const int *row, const float *value, size_t n, con
 
 lp_h5_type lp_shard_dense_type(lp_dtype t);
 
-/* ---- reading, with the lock held ---------------------------------------------------------------------------------- */
+/* ---- reading, with the lock held --------------------------------------------------------------------------------- */
 
 typedef struct lp_shard_sets { /* of one SAE; opened when first used */
     bool is_open;
@@ -56,7 +56,8 @@ typedef struct lp_shard_sets { /* of one SAE; opened when first used */
     lp_h5_set indptr, indices, data, by_indptr, by_indices, by_data;
 } lp_shard_sets;
 
-/* Data sets of tokens and documents, kept open once used: the chunk that holds a row often holds the next one asked for. */
+/* Data sets of tokens and documents, kept open once used: the chunk that holds a row often holds the next one asked
+ * for. */
 typedef struct lp_shard_kept {
     const char *name; /* a literal; NULL: free */
     lp_h5_set set;
@@ -83,7 +84,7 @@ lp_status lp_shard_read_dense_locked(const lp_shard *s, int dense, int first, in
 /* Every invariant of an open shard; takes the lock by itself, SAE by SAE, so without it. */
 lp_status lp_shard_check(const lp_shard *s, const lp_env *env, lp_error *err);
 
-/* ---- the file and its neighbour ------------------------------------------------------------------------------------ */
+/* ---- the file and its neighbour ---------------------------------------------------------------------------------- */
 
 /* The file's bytes against `hash`, or NULL: against the line beside it. */
 lp_status lp_shard_check_hash(const char *path, const char *hash, const lp_env *env, lp_error *err);

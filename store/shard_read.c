@@ -21,7 +21,7 @@ static lp_status leave(const lp_shard *s, lp_status st, lp_error *err)
     return st < 0 ? lp_prefix(err, st, s->path) : st;
 }
 
-/* ---- the head ----------------------------------------------------------------------------------------------------- */
+/* ---- the head ---------------------------------------------------------------------------------------------------- */
 
 const lp_shard_head *lp_shard_get_head(const lp_shard *s)
 {
@@ -42,7 +42,7 @@ int lp_shard_find_dense(const lp_shard *s, lp_site site, int layer)
     return -1;
 }
 
-/* ---- ranges ------------------------------------------------------------------------------------------------------- */
+/* ---- ranges ------------------------------------------------------------------------------------------------------ */
 
 static lp_status check_range(const char *what, int first, int n, int of, lp_error *err)
 {
@@ -111,7 +111,7 @@ static lp_status check_values(const float *x, size_t n, lp_error *err)
     return LP_OK;
 }
 
-/* ---- tokens ------------------------------------------------------------------------------------------------------- */
+/* ---- tokens ------------------------------------------------------------------------------------------------------ */
 
 static lp_status read_tokens(const lp_shard *s, int first, int n, const lp_shard_tokens *out, lp_error *err)
 {
@@ -167,7 +167,7 @@ lp_status lp_shard_read_token(lp_shard_postings *out, const lp_shard *s, int id,
     return leave(s, read_token(out, s, id, err), err);
 }
 
-/* ---- features ----------------------------------------------------------------------------------------------------- */
+/* ---- features ---------------------------------------------------------------------------------------------------- */
 
 void lp_shard_sets_close(lp_shard_sets *x)
 {
@@ -290,7 +290,7 @@ lp_status lp_shard_read_stats(const lp_shard *s, int sae, int first, int n, cons
     return leave(s, lp_shard_read_stats_locked(s, sae, first, n, out, err), err);
 }
 
-/* ---- reconstruction and dense values ------------------------------------------------------------------------------ */
+/* ---- reconstruction and dense values ----------------------------------------------------------------------------- */
 
 static lp_status read_recon(const lp_shard *s, int sae, int first, int n, float *sqerr, float *norm2, lp_error *err)
 {
@@ -347,7 +347,7 @@ lp_status lp_shard_read_dense(const lp_shard *s, int dense, int first, int n, fl
     return leave(s, lp_shard_read_dense_locked(s, dense, first, n, out, err), err);
 }
 
-/* ---- documents ---------------------------------------------------------------------------------------------------- */
+/* ---- documents --------------------------------------------------------------------------------------------------- */
 
 void lp_shard_document_rows(const lp_shard *s, int doc, int *first, int *n)
 {

@@ -1,7 +1,7 @@
 /* shard_seal.c - see shard.h: the end of writing.  Transposes, statistics, and the steps that make a file durable.
  *
- * The transpose counts: how often each feature fires, where its postings then start, and every value to its place, in the
- * order of the rows.  No comparison, 8 bytes per value of one SAE at a time: 42 MB at 65,536 tokens of L0 80.
+ * The transpose counts: how often each feature fires, where its postings then start, and every value to its place, in
+ * the order of the rows.  No comparison, 8 bytes per value of one SAE at a time: 42 MB at 65,536 tokens of L0 80.
  */
 #include "store/shard_writer.h"
 
@@ -19,7 +19,7 @@ enum { PIECE = 16384 /* values read at a time: a chunk */ };
 
 static const int64_t no_end[1]; /* where no document ends */
 
-/* ---- tokens and documents ----------------------------------------------------------------------------------------- */
+/* ---- tokens and documents ---------------------------------------------------------------------------------------- */
 
 /* The rows of each token, ascending. */
 static lp_status put_by_id(lp_shard_writer *w, hid_t tokens, lp_error *err)
@@ -91,7 +91,7 @@ static lp_status put_documents(lp_shard_writer *w, lp_error *err)
     return st;
 }
 
-/* ---- one SAE ------------------------------------------------------------------------------------------------------ */
+/* ---- one SAE ----------------------------------------------------------------------------------------------------- */
 
 typedef struct transpose {
     int64_t *at; /* [W + 2] */
@@ -259,7 +259,7 @@ static lp_status put_sae(lp_shard_writer *w, int sae, lp_error *err)
     return st;
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------------------------- */
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 /* Where to find what, in the order of the head. */
 static lp_status put_contents(lp_shard_writer *w, lp_error *err)

@@ -1,8 +1,8 @@
 /* shard_verify.c - see shard.h: is this file a whole shard?  First its bytes, then, in a child, what is in it.
  *
- * A damaged file can make libhdf5 spin (HDFGroup/hdf5#1707), take all memory or crash, and an honest one does not know how
- * its reader is built.  So the child has a limit of time and of memory, and tells what it found through a pipe; however it
- * ends, the caller gets one line.
+ * A damaged file can make libhdf5 spin (HDFGroup/hdf5#1707), take all memory or crash, and an honest one does not know
+ * how its reader is built.  So the child has a limit of time and of memory, and tells what it found through a pipe;
+ * however it ends, the caller gets one line.
  */
 #include "store/shard_parts.h"
 
@@ -18,9 +18,10 @@
 
 enum { SECONDS = 60, BYTES_A_SECOND = 1000000 };
 
-/* ---- the child ---------------------------------------------------------------------------------------------------- */
+/* ---- the child --------------------------------------------------------------------------------------------------- */
 
-/* What the process has mapped and what is left of the machine's memory.  A sanitizer's shadow is larger than any limit. */
+/* What the process has mapped and what is left of the machine's memory.  A sanitizer's shadow is larger than any
+ * limit. */
 static void limit_memory(void)
 {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -47,7 +48,7 @@ static _Noreturn void look(const char *path, int to)
     _exit(write(to, &err, sizeof err) == (ssize_t)sizeof err ? 0 : 1);
 }
 
-/* ---- the parent --------------------------------------------------------------------------------------------------- */
+/* ---- the parent -------------------------------------------------------------------------------------------------- */
 
 static double now(void)
 {

@@ -1,8 +1,8 @@
 /* shard_write.c - see shard.h: documents and rows go in.
  *
- * The bytes of a shard must not show how its rows were cut into blocks.  So tokens and documents, which are small, wait in
- * memory for the seal; dense values have their place beforehand; and what SAEs made goes to the columns row by row, one
- * SAE after the other within a row: the chunks then come to the file in one order, whatever the blocks were.
+ * The bytes of a shard must not show how its rows were cut into blocks.  So tokens and documents, which are small,
+ * wait in memory for the seal; dense values have their place beforehand; and what SAEs made goes to the columns row by
+ * row, one SAE after the other within a row: the chunks then come to the file in one order, whatever the blocks were.
  *
  * Memory: five chunks of 64 KiB per SAE (8.5 MB for 26), 17 bytes per token, the text.
  */
@@ -22,7 +22,7 @@
 
 enum { TEXT_LIMIT = 1 << 30 };
 
-/* ---- beginning ---------------------------------------------------------------------------------------------------- */
+/* ---- beginning --------------------------------------------------------------------------------------------------- */
 
 static lp_status look_for_room(const char *folder, uint64_t expected, lp_error *err)
 {
@@ -149,7 +149,7 @@ void lp_shard_writer_close(lp_shard_writer *w)
     free(w);
 }
 
-/* ---- documents ---------------------------------------------------------------------------------------------------- */
+/* ---- documents --------------------------------------------------------------------------------------------------- */
 
 #define GROW(array, room, need) lp_grow((void **)&(array), &(room), (size_t)(need), sizeof *(array))
 
@@ -215,7 +215,7 @@ lp_status lp_shard_add_document(lp_shard_writer *w, const lp_shard_document *d, 
     return LP_OK;
 }
 
-/* ---- rows --------------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static lp_status check_tokens(const lp_shard_writer *w, const lp_shard_block *b, lp_error *err)
 {

@@ -1,13 +1,14 @@
 /* store_made.h - shards for tests, made of numbers that only depend on a seed and can be looked at beside the file.
  *
- *     made *m = made_new(&(made_spec){.n_tokens = 300, .n_documents = 7, .vocab = 50, .n_saes = 2, .d_sae = {64, 200}});
+ *     made *m = made_new(&(made_spec){.n_tokens = 300, .n_documents = 7, .vocab = 50, .n_saes = 2, .d_sae = {64,
+ * 200}});
  *     lp_shard_sealed sealed;
  *     made_write(m, folder, 32, &sealed);            in blocks of 32 rows
  *     m->saes[1].features.index ...                  what must come back
  *     made_free(m);
  *
- * Layers are 0, 1, 2 ..., sites take turns; a tenth of the features never fires, the rest by a power law; rows at position
- * 0 are <bos> and excluded.  Texts have NULs and broken UTF-8 in them, and some documents have no tokens.
+ * Layers are 0, 1, 2 ..., sites take turns; a tenth of the features never fires, the rest by a power law; rows at
+ * position 0 are <bos> and excluded.  Texts have NULs and broken UTF-8 in them, and some documents have no tokens.
  */
 #ifndef LP_TESTS_STORE_MADE_H
 #define LP_TESTS_STORE_MADE_H
@@ -19,6 +20,7 @@
 
 #include <dirent.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MADE_SAES = 40, MADE_D_OUT = 5, MADE_WIDTH = 12, MADE_DENSE = 3 };
@@ -187,7 +189,8 @@ static inline lp_status made_add_rows(lp_shard_writer *w, const made *m, int fir
     return lp_shard_add_rows(w, &b, err);
 }
 
-/* Blocks of `block` rows; documents come as early as they can for an even `block`, as late as they can for an odd one. */
+/* Blocks of `block` rows; documents come as early as they can for an even `block`, as late as they can for an odd
+ * one. */
 static inline lp_status made_fill(lp_shard_writer *w, const made *m, int block, lp_error *err)
 {
     int docs = 0, n_docs = m->spec.n_documents;
@@ -242,7 +245,7 @@ static inline void made_free(made *m)
     free(m->id), free(m->pos), free(m->doc), free(m->excluded), free(m->logprob), free(m->documents), free(m);
 }
 
-/* ---- folders ------------------------------------------------------------------------------------------------------ */
+/* ---- folders ----------------------------------------------------------------------------------------------------- */
 
 static inline void made_folder(char out[64])
 {
@@ -264,6 +267,29 @@ static inline int made_remove(const char *folder)
     if (dir) closedir(dir);
     rmdir(folder);
     return n;
+}
+
+static inline void made_clear(const char *folder)
+{
+    made_remove(folder);
+    CHECK(mkdir(folder, 0700) == 0);
+}
+
+static inline int made_n_files(const char *folder)
+{
+    int n = -2; /* . and .. */
+    DIR *dir = opendir(folder);
+    while (dir && readdir(dir)) n++;
+    if (dir) closedir(dir);
+    return n;
+}
+
+/* Until the next call. */
+static inline char *made_path(const char *folder, const char *name)
+{
+    static char path[160];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
 }
 
 #endif

@@ -1,36 +1,22 @@
-/* Shards: what goes in comes out to the bit, in odd sizes too; equal rows make equal bytes; what must not go in does not;
- * sealing holds through full disks, rivals and cancellation.
+/* Shards: what goes in comes out to the bit, in odd sizes too; equal rows make equal bytes; what must not go in does
+ * not.
  *
- * test_shard --make FOLDER writes a shard and beside it, raw, what must be in it: for check_shard.py.
+ * test_shard --make FOLDER BITS writes a shard and beside it, raw, what must be in it: for check_shard.py.
  */
 #include "tests/store_made.h"
 
-#include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 static char folder[64];
 
 static char *path_of(const char *name)
 {
-    static char path[128];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
-
-static int n_files(void)
-{
-    int n = 0;
-    DIR *dir = opendir(folder);
-    while (dir && readdir(dir)) n++;
-    if (dir) closedir(dir);
-    return n - 2;
+    return made_path(folder, name);
 }
 
 static void clear(void)
 {
-    made_remove(folder);
-    CHECK(mkdir(folder, 0700) == 0);
+    made_clear(folder);
 }
 
 static lp_shard *opened(const char *name)
@@ -42,7 +28,7 @@ static lp_shard *opened(const char *name)
     return s;
 }
 
-/* ---- what goes in comes out --------------------------------------------------------------------------------------- */
+/* ---- what goes in comes out -------------------------------------------------------------------------------------- */
 
 static void check_tokens(const lp_shard *s, const made *m)
 {
@@ -256,7 +242,7 @@ static void test_round_trip(void)
     clear();
 }
 
-/* ---- the same rows, the same bytes -------------------------------------------------------------------------------- */
+/* ---- the same rows, the same bytes ------------------------------------------------------------------------------- */
 
 static void test_same_bytes(void)
 {
@@ -290,7 +276,7 @@ static void test_same_bytes(void)
     made_free(m);
 }
 
-/* ---- rounded values ----------------------------------------------------------------------------------------------- */
+/* ---- rounded values ---------------------------------------------------------------------------------------------- */
 
 static void test_rounding(void)
 {
@@ -333,7 +319,7 @@ static void test_rounding(void)
     }
 }
 
-/* ---- what must not go in ------------------------------------------------------------------------------------------ */
+/* ---- what must not go in ----------------------------------------------------------------------------------------- */
 
 static void refused(made *m, const char *says)
 {
@@ -341,7 +327,7 @@ static void refused(made *m, const char *says)
     lp_status st = made_try(m, folder, 10, NULL, &err);
     bool ok = st == LP_E_RANGE && strstr(err.text, says) && !strchr(err.text, '\n');
     if (!ok) fprintf(stderr, "status %d: \"%s\", expected \"%s\"\n", (int)st, err.text, says);
-    CHECK(ok && n_files() == 0);
+    CHECK(ok && made_n_files(folder) == 0);
 }
 
 static void test_bad_rows(void)
@@ -396,90 +382,11 @@ static void test_bad_rows(void)
     CHECK(made_try(m, "/nowhere/at/all", 10, NULL, &err) == LP_E_IO && strstr(err.text, "/nowhere/at/all"));
     lp_shard_writer *w = NULL;
     CHECK(lp_shard_begin(&w, folder, &m->head, UINT64_MAX / 2, NULL, &err) == LP_E_IO && !w);
-    CHECK(strstr(err.text, "a shard wants") != NULL && n_files() == 0);
+    CHECK(strstr(err.text, "a shard wants") != NULL && made_n_files(folder) == 0);
     made_free(m);
 }
 
-/* ---- sealing ------------------------------------------------------------------------------------------------------ */
-
-static void test_rivals(void)
-{
-    made_spec spec = {.n_tokens = 40, .n_documents = 3, .vocab = 9, .n_saes = 1, .d_sae = {30}, .number = 18};
-    made *m = made_new(&spec);
-    lp_shard_sealed first = {.name = ""}, again = {.name = ""};
-    made_write(m, folder, 5, &first);
-    CHECK_STR(first.name, "shard-000018.h5");
-    CHECK(!first.was_there && first.n_values == m->saes[0].features.start[40]);
-    made_write(m, folder, 3, &again);
-    CHECK(again.was_there && strcmp(again.hash, first.hash) == 0 && n_files() == 2);
-    m->saes[0].sqerr[3] *= 2;
-    lp_error err = {0};
-    CHECK(made_try(m, folder, 5, NULL, &err) == LP_E_FORMAT && strstr(err.text, "with other bytes") != NULL);
-    CHECK(n_files() == 2);
-    CHECK(lp_shard_verify(path_of("shard-000018.h5"), NULL, NULL, NULL) == LP_OK); /* the first is as it was */
-    made_free(m);
-    clear();
-}
-
-static void test_given_up(void)
-{
-    made_spec spec = {.n_tokens = 40, .n_documents = 3, .vocab = 9, .n_saes = 1, .d_sae = {30}};
-    made *m = made_new(&spec);
-    atomic_bool cancel = false;
-    const lp_env env = {.cancel = &cancel};
-    lp_shard_writer *w = NULL;
-    int n = -1;
-    CHECK(lp_shard_begin(&w, folder, &m->head, 1000, &env, NULL) == LP_OK && n_files() == 1);
-    CHECK(lp_shard_sweep(folder, &n, NULL) == LP_OK && n == 0 && n_files() == 1); /* it is being written */
-    CHECK(made_fill(w, m, 10, NULL) == LP_OK);
-    lp_shard_writer_close(w);
-    CHECK(n_files() == 0);
-    CHECK(lp_shard_begin(&w, folder, &m->head, 0, &env, NULL) == LP_OK);
-    CHECK(made_fill(w, m, 10, NULL) == LP_OK);
-    atomic_store(&cancel, true);
-    CHECK(lp_shard_seal(w, NULL, NULL) == LP_CANCELLED);
-    lp_shard_writer_close(w);
-    CHECK(n_files() == 0);
-    lp_shard_writer_close(NULL);
-    lp_shard_close(NULL);
-    FILE *f = fopen(path_of(".shard-000007.h5.host.1.part"), "w"); /* as a kill leaves it */
-    if (f) fclose(f);
-    CHECK(lp_shard_sweep(folder, &n, NULL) == LP_OK && n == 1 && n_files() == 0);
-    CHECK(lp_shard_sweep("/nowhere", &n, NULL) == LP_E_IO);
-    made_free(m);
-}
-
-/* A file that may not grow beyond `limit` bytes: as a disk that is full. */
-static void test_full_disk(void)
-{
-    made_spec spec = {
-        .n_tokens = 3000, .n_documents = 3, .vocab = 9, .n_saes = 2, .d_sae = {300, 900}, .l0 = 60, .has_dense = true};
-    made *m = made_new(&spec);
-    struct rlimit was, r;
-    signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &was);
-    r = was;
-    int failures = 0;
-    lp_shard_sealed sealed = {.name = ""};
-    made_write(m, folder, 64, &sealed);
-    clear();
-    for (uint64_t i = 0; i < 40; i++) {
-        lp_error err = {0};
-        r.rlim_cur = i == 39 ? sealed.bytes * 2 : sealed.bytes * i / 39 + 1;
-        setrlimit(RLIMIT_FSIZE, &r);
-        lp_status st = made_try(m, folder, 64, NULL, &err);
-        setrlimit(RLIMIT_FSIZE, &was);
-        bool told = st == LP_OK || (st == LP_E_IO && strstr(err.text, "File too large") && !strchr(err.text, '\n'));
-        if (!told) fprintf(stderr, "%llu bytes: status %d: %s\n", (unsigned long long)r.rlim_cur, (int)st, err.text);
-        CHECK(told && n_files() == (st == LP_OK ? 2 : 0));
-        failures += st != LP_OK;
-        clear();
-    }
-    CHECK(failures == 39);
-    made_free(m);
-}
-
-/* ---- asking ------------------------------------------------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------------------------------------------------ */
 
 static void test_ranges(void)
 {
@@ -518,7 +425,7 @@ static void test_ranges(void)
     clear();
 }
 
-/* ---- for the oracle ----------------------------------------------------------------------------------------------- */
+/* ---- for the oracle ---------------------------------------------------------------------------------------------- */
 
 static void dump(const char *name, const void *p, size_t bytes)
 {
@@ -585,9 +492,6 @@ int main(int argc, char **argv)
     test_same_bytes();
     test_rounding();
     test_bad_rows();
-    test_rivals();
-    test_given_up();
-    test_full_disk();
     test_ranges();
     made_remove(folder);
     return check_done();
