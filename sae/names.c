@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CANONICAL = -1, MAX_NAME = 255 };
+enum { MAX_NAME = 255 };
 
 #define EXAMPLE "such as gemma-2-2b/20-gemmascope-res-16k"
 
@@ -24,17 +24,9 @@ typedef struct wish {
     const char *typed; /* all of it, for messages                             */
     bool is_scope;     /* the set was called gemmascope-..., not lapidary-... */
     lp_shelf shelf;
-    int l0; /* or CANONICAL */
+    int l0; /* or LP_CANONICAL */
     int feature;
 } wish;
-
-/* Neuronpedia's models, and whose SAEs each is shown with: those of 2b-pt serve 2b-it too. */
-static const char *const models[][2] = {{"gemma-2-2b", "gemma-2-2b"},
-                                        {"gemma-2-2b-it", "gemma-2-2b"},
-                                        {"gemma-2-9b", "gemma-2-9b"},
-                                        {"gemma-2-9b-it", "gemma-2-9b-it"},
-                                        {"gemma-2-27b", "gemma-2-27b"}};
-enum { MODELS = sizeof models / sizeof *models };
 
 static lp_status no_memory(const char *name, lp_error *err)
 {
@@ -55,25 +47,16 @@ static bool is_clean(const char *s)
 /* "20-gemmascope-res-16k", "20-gemmascope-res-16k__l0-22", either with "/12082" behind. */
 static bool read_source_id(wish *w, const char *s)
 {
-    lp_shelf *to = &w->shelf;
-    w->l0 = CANONICAL;
     w->feature = -1;
-    if (!lp_scope_take_number(&s, &to->layer) || !lp_scope_take(&s, "-")) return false;
-    w->is_scope = lp_scope_take(&s, "gemmascope-");
-    if (!w->is_scope && !lp_scope_take(&s, "lapidary-")) return false;
-    if (!lp_scope_take_site(&s, &to->site) || !lp_scope_take(&s, "-") || !lp_scope_take_width(&s, to)) return false;
-    if (lp_scope_take(&s, "__l0-") && !lp_scope_take_number(&s, &w->l0)) return false;
+    if (!lp_scope_take_id(&s, &w->shelf, &w->l0, &w->is_scope)) return false;
     return !*s || (lp_scope_take(&s, "/") && lp_scope_take_number(&s, &w->feature) && !*s);
 }
 
 /* "layer_20/width_16k/canonical", ".../average_l0_71", either with "/params.npz" behind. */
 static bool read_layout(wish *w, const char *s)
 {
-    w->l0 = CANONICAL;
     w->feature = -1;
-    if (!lp_scope_take_shelf(&s, &w->shelf)) return false;
-    if (!lp_scope_take(&s, "/canonical") && !(lp_scope_take(&s, "/average_l0_") && lp_scope_take_number(&s, &w->l0)))
-        return false;
+    if (!lp_scope_take_layout(&s, &w->shelf, &w->l0)) return false;
     lp_scope_take(&s, "/params.npz");
     return !*s;
 }
@@ -81,7 +64,7 @@ static bool read_layout(wish *w, const char *s)
 static const char *known_name(int i)
 {
     if (i < LP_SCOPE_REPOS) return lp_scope_repos[i].name;
-    return i < LP_SCOPE_REPOS + MODELS ? models[i - LP_SCOPE_REPOS][0] : LP_SAE_EMBEDDED_MODEL;
+    return i < LP_SCOPE_REPOS + LP_SCOPE_MODELS ? lp_scope_models[i - LP_SCOPE_REPOS][0] : LP_SAE_EMBEDDED_MODEL;
 }
 
 /* The release or model that was meant by the first n characters of a name; of the releases alone where `releases`. */
@@ -91,7 +74,7 @@ static const char *nearest(const char *name, size_t n, bool releases)
     snprintf(word, sizeof word, "%.*s", (int)n, name);
     if (lp_ends_in(word, "-canonical")) word[strlen(word) - strlen("-canonical")] = 0;
     int best = 0;
-    for (int i = 1; i < (releases ? LP_SCOPE_REPOS : LP_SCOPE_REPOS + MODELS + 1); i++)
+    for (int i = 1; i < (releases ? LP_SCOPE_REPOS : LP_SCOPE_REPOS + LP_SCOPE_MODELS + 1); i++)
         if (lp_edit_distance(word, known_name(i)) < lp_edit_distance(word, known_name(best))) best = i;
     return known_name(best);
 }
@@ -165,7 +148,7 @@ static lp_status find_in_snapshot(lp_sae_place *out, const wish *w, const char *
     char *folder = lp_format("%s/%s", snapshot ? snapshot : "", shelf);
     bool ok = folder && lp_scope_add_listed(&known, &w->shelf);
     if (ok && snapshot) ok = lp_scope_add_stored(&known, folder) && lp_scope_add_stored(&here, folder);
-    int n = w->l0 == CANONICAL ? lp_scope_canonical(&known) : w->l0;
+    int n = w->l0 == LP_CANONICAL ? lp_scope_canonical(&known) : w->l0;
     lp_status st;
     if (!ok)
         st = no_memory(w->typed, err);
@@ -268,7 +251,7 @@ static lp_status find_embedded(lp_sae_place *out, const wish *w, const char *emb
     lp_scope_shelf_text(shelf, &w->shelf);
     char *folder = lp_format("%s/%s/%s", embedded, w->shelf.site, shelf);
     bool ok = folder && lp_scope_add_stored(&here, folder);
-    int n = w->l0 == CANONICAL ? lp_scope_canonical(&here) : w->l0;
+    int n = w->l0 == LP_CANONICAL ? lp_scope_canonical(&here) : w->l0;
     lp_status st = !ok                      ? no_memory(w->typed, err)
                    : lp_scope_has(&here, n) ? take_stored(out, w, folder, n, err)
                                             : not_embedded(w, embedded, err);
@@ -308,7 +291,7 @@ static lp_status by_release(lp_sae_place *out, wish *w, const char *release, lp_
                        "%.200s: which SAE?  Say %s/layer_L/width_W/canonical, or average_l0_N in its place (layers %s)",
                        w->typed, r->name, layers);
     w->shelf.repo = r;
-    if (w->shelf.layer == LP_WHOLE_MODEL && w->l0 == CANONICAL)
+    if (w->shelf.layer == LP_WHOLE_MODEL && w->l0 == LP_CANONICAL)
         return lp_fail(err, LP_E_NOT_FOUND, "%.200s: SAEs of the embedding have no canonical; name an average_l0_N",
                        w->typed);
     return find_of_google(out, w, err);
@@ -322,16 +305,16 @@ static lp_status by_model(lp_sae_place *out, wish *w, int model, const char *id,
         return lp_fail(err, LP_E_NOT_FOUND, "%.200s: after the model comes LAYER-gemmascope-SITE-WIDTH, " EXAMPLE,
                        w->typed);
     for (int i = 0; i < LP_SCOPE_REPOS; i++) {
-        if (strcmp(lp_scope_repos[i].model, models[model][1]) != 0) continue;
+        if (strcmp(lp_scope_repos[i].model, lp_scope_models[model][1]) != 0) continue;
         if (strcmp(lp_scope_repos[i].site, w->shelf.site) == 0) w->shelf.repo = &lp_scope_repos[i];
         lp_scope_add_text(sites, sizeof sites, lp_scope_repos[i].site);
     }
     if (!w->shelf.repo)
         return lp_fail(err, LP_E_NOT_FOUND, "%.200s: there are no %s SAEs of %s; there are %s", w->typed, w->shelf.site,
-                       models[model][0], sites);
+                       lp_scope_models[model][0], sites);
     LP_TRY(find_of_google(out, w, err));
     free(out->model_id); /* shown with 2b-it, the SAEs of 2b-pt are that model's */
-    out->model_id = lp_strdup(models[model][0]);
+    out->model_id = lp_strdup(lp_scope_models[model][0]);
     return out->model_id ? LP_OK : no_memory(w->typed, err);
 }
 
@@ -350,8 +333,8 @@ static lp_status by_name(lp_sae_place *out, wish *w, const char *embedded, lp_er
     int layer;
     lp_scope_take(&s, "google/");
     if (strncmp(s, "gemma-scope", 11) == 0) return by_release(out, w, s, err);
-    for (int i = 0; i < MODELS; i++)
-        if (is_word(models[i][0], name, n)) return by_model(out, w, i, rest, err);
+    for (int i = 0; i < LP_SCOPE_MODELS; i++)
+        if (is_word(lp_scope_models[i][0], name, n)) return by_model(out, w, i, rest, err);
     bool of_embedded = is_word(LP_SAE_EMBEDDED_MODEL, name, n);
     if (is_embedded(w, of_embedded ? rest : name)) return find_embedded(out, w, embedded, err);
     if (of_embedded) return not_embedded(w, embedded, err);

@@ -63,4 +63,18 @@ lp_status lp_sae_list(lp_sae_place **out, size_t *n, const char *folder, lp_erro
 lp_status lp_sae_list_cached(lp_sae_place **out, size_t *n, lp_error *err);
 void lp_sae_list_free(lp_sae_place *list, size_t n);
 
+/* ---- one SAE of Gemma Scope by all its names (names_lens.c) ------------------------------------------------------ */
+
+typedef struct lp_sae_names {
+    char *model, *source; /* Neuronpedia's: "gemma-2-2b", "20-gemmascope-res-16k"                                     */
+    char *release, *id;   /* SAELens': "gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71", never "canonical" */
+    lp_sae_spot spot;
+} lp_sae_names;
+
+/* Nothing is looked for on disk.  LP_E_UNSUPPORTED: another's SAE; LP_E_NOT_FOUND: Gemma Scope has none of that name.  On
+ * failure *out is empty. */
+lp_status lp_sae_names_of_source(lp_sae_names *out, const char *model, const char *source, lp_error *err);
+lp_status lp_sae_names_of_lens(lp_sae_names *out, const char *release, const char *id, lp_error *err);
+void lp_sae_names_clear(lp_sae_names *n);
+
 #endif

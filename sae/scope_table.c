@@ -20,6 +20,12 @@
 
 const char *const lp_scope_sites[LP_SCOPE_SITES] = {"res", "mlp", "att", "transcoder"};
 
+const char *const lp_scope_models[LP_SCOPE_MODELS][2] = {{"gemma-2-2b", "gemma-2-2b"},
+                                                         {"gemma-2-2b-it", "gemma-2-2b"},
+                                                         {"gemma-2-9b", "gemma-2-9b"},
+                                                         {"gemma-2-9b-it", "gemma-2-9b-it"},
+                                                         {"gemma-2-27b", "gemma-2-27b"}};
+
 const lp_scope_repo lp_scope_repos[LP_SCOPE_REPOS] = {
     {"gemma-scope-2b-pt-res", "gemma-2-2b", "res", false,
      "4k emb:6,21,44,111 "
@@ -187,6 +193,31 @@ bool lp_scope_take_shelf(const char **s, lp_shelf *shelf)
     if (!lp_scope_take(&p, "embedding") && (!lp_scope_take(&p, "layer_") || !lp_scope_take_number(&p, &shelf->layer)))
         return false;
     if (!lp_scope_take(&p, "/width_") || !lp_scope_take_width(&p, shelf)) return false;
+    *s = p;
+    return true;
+}
+
+bool lp_scope_take_layout(const char **s, lp_shelf *shelf, int *l0)
+{
+    const char *p = *s;
+    *l0 = LP_CANONICAL;
+    if (!lp_scope_take_shelf(&p, shelf)) return false;
+    if (!lp_scope_take(&p, "/canonical") && !(lp_scope_take(&p, "/average_l0_") && lp_scope_take_number(&p, l0)))
+        return false;
+    *s = p;
+    return true;
+}
+
+bool lp_scope_take_id(const char **s, lp_shelf *shelf, int *l0, bool *is_scope)
+{
+    const char *p = *s;
+    *l0 = LP_CANONICAL;
+    if (!lp_scope_take_number(&p, &shelf->layer) || !lp_scope_take(&p, "-")) return false;
+    *is_scope = lp_scope_take(&p, "gemmascope-");
+    if (!*is_scope && !lp_scope_take(&p, "lapidary-")) return false;
+    if (!lp_scope_take_site(&p, &shelf->site) || !lp_scope_take(&p, "-") || !lp_scope_take_width(&p, shelf))
+        return false;
+    if (lp_scope_take(&p, "__l0-") && !lp_scope_take_number(&p, l0)) return false;
     *s = p;
     return true;
 }

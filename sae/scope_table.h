@@ -1,5 +1,6 @@
 /* scope_table.h - what Gemma Scope holds (scope_table.c), and how a folder laid out like it is read (scope_folder.c);
- * private to names.c.
+ * private to
+ * names.c and names_lens.c.
  *
  * A shelf is one layer and width of one site: the folder layer_20/width_16k, in which average_l0_N/params.npz stand
  * side by side, one for each sparsity N.
@@ -9,7 +10,7 @@
 
 #include "sae/names.h"
 
-enum { LP_SCOPE_REPOS = 9, LP_SCOPE_SITES = 4, LP_SHELF_TEXT = 48 };
+enum { LP_SCOPE_REPOS = 9, LP_SCOPE_SITES = 4, LP_SCOPE_MODELS = 5, LP_SHELF_TEXT = 48, LP_CANONICAL = -1 };
 
 typedef struct lp_scope_repo {
     const char *name;  /* below google/ on the Hub; SAELens' name of the release */
@@ -21,6 +22,8 @@ typedef struct lp_scope_repo {
 
 extern const lp_scope_repo lp_scope_repos[LP_SCOPE_REPOS];
 extern const char *const lp_scope_sites[LP_SCOPE_SITES]; /* "res", "mlp", "att", "transcoder" */
+/* Neuronpedia's models, and whose SAEs each is shown with: those of 2b-pt serve 2b-it too. */
+extern const char *const lp_scope_models[LP_SCOPE_MODELS][2];
 
 typedef struct lp_shelf {
     const lp_scope_repo *repo; /* NULL: none of Gemma Scope's                           */
@@ -36,6 +39,10 @@ bool lp_scope_take_number(const char **s, int *out);        /* spelled as we wou
 bool lp_scope_take_width(const char **s, lp_shelf *shelf);  /* "16k", "1m", "2000"                         */
 bool lp_scope_take_site(const char **s, const char **site); /* "transcoders" is taken too                  */
 bool lp_scope_take_shelf(const char **s, lp_shelf *shelf);  /* "layer_20/width_16k", "embedding/width_4k"  */
+/* "layer_20/width_16k/canonical" or ".../average_l0_71"; *l0 is LP_CANONICAL for the first. */
+bool lp_scope_take_layout(const char **s, lp_shelf *shelf, int *l0);
+/* "20-gemmascope-res-16k" or "20-gemmascope-res-16k__l0-22"; !*is_scope: the set is called lapidary. */
+bool lp_scope_take_id(const char **s, lp_shelf *shelf, int *l0, bool *is_scope);
 
 void lp_scope_shelf_text(char out[LP_SHELF_TEXT], const lp_shelf *shelf); /* "layer_20/width_16k" */
 int lp_scope_width_value(const char *word);                               /* 0: more than an int holds */
