@@ -46,7 +46,7 @@ bool lp_gguf_array_string(const lp_gguf *g, const char *key, size_t i, const cha
 bool lp_gguf_array_int(const lp_gguf *g, const char *key, size_t i, int64_t *out);
 bool lp_gguf_array_float(const lp_gguf *g, const char *key, size_t i, double *out);
 
-/* Writing (for `lapidary synth`): metadata and tensor declarations, begin, each tensor's bytes in order, end.
+/* Writing: metadata and tensor declarations, begin, each tensor's bytes in order, end.
  * As with safetensors, the file appears under its name only at end. */
 typedef struct lp_gguf_writer lp_gguf_writer;
 lp_status lp_gguf_create(lp_gguf_writer **out, const char *path, lp_error *err);

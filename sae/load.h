@@ -20,5 +20,7 @@ lp_status lp_sae_fill(lp_sae *s, const lp_arrays *a, const lp_sae_options *o, co
 
 lp_status lp_sae_load_scope(lp_sae *s, const char *npz, const lp_sae_options *o, const lp_env *env, lp_error *err);
 lp_status lp_sae_load_lens(lp_sae *s, const char *folder, const lp_sae_options *o, const lp_env *env, lp_error *err);
+/* path: FILE.gguf/direction.N (sae/direction.h) */
+lp_status lp_sae_load_direction(lp_sae *s, const char *path, const lp_sae_options *o, const lp_env *env, lp_error *err);
 
 #endif

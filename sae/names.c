@@ -8,6 +8,7 @@
  * What is no path may only hold characters that mean nothing to a shell, for it goes into a command that is shown, and
  * nothing that climbs.
  */
+#include "sae/direction.h"
 #include "sae/scope_table.h"
 
 #include "core/hub.h"
@@ -94,6 +95,14 @@ static lp_status take_path(lp_sae_place *out, const char *path, lp_error *err)
     lp_status st = lp_sae_place_from_path(out, found, err);
     free(found);
     return st;
+}
+
+/* What is in the file is seen when it is opened. */
+static lp_status take_direction(lp_sae_place *out, const char *name, int layer, lp_error *err)
+{
+    LP_TRY(lp_sae_place_from_path(out, name, err));
+    out->spot = lp_direction_spot(layer);
+    return LP_OK;
 }
 
 /* ---- the Hugging Face cache -------------------------------------------------------------------------------------- */
@@ -352,10 +361,13 @@ lp_status lp_sae_find(lp_sae_place *out, const char *name, const char *embedded,
     wish w = {.typed = name, .feature = -1};
     lp_sae_place place = {0};
     lp_status st;
+    int layer;
     if (!*name)
         st = lp_fail(err, LP_E_NOT_FOUND, "no SAE named: give an .npz file, a folder or an id, " EXAMPLE);
     else if (lp_is_dir(name) || lp_is_file(name))
         st = take_path(&place, name, err);
+    else if (lp_direction_part(name, &layer))
+        st = take_direction(&place, name, layer, err);
     else if (!is_clean(name))
         st = lp_fail(err, LP_E_NOT_FOUND, "%.600s: no such file or folder, and no id " EXAMPLE, name);
     else

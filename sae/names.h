@@ -14,6 +14,7 @@
  *   6  3-lapidary-res-2k, lapidary-base/3-lapidary-res-2k, res/layer_3/width_2k/canonical
  *                                 in the folder of the embedded model's SAEs, which is laid out
  *                                 SITE/layer_L/width_W/average_l0_N/params.npz, SITE one of res, mlp, att, transcoder
+ *   7  FILE.gguf/direction.12     a direction of a control vector (sae/direction.h)
  *
  * 2 to 5 are looked up in the Hugging Face cache (core/hub.h).
  *

@@ -148,17 +148,4 @@ lp_status lp_recipe_write(const lp_recipe *r, const char *path, lp_error *err);
  * have one). */
 lp_status lp_recipe_hash(char out[33], const lp_recipe *r, lp_error *err);
 
-/* ---- Neuronpedia's steer request (recipe_exchange.c) ------------------------------------------------------------- */
-
-/* {prompt, modelId, features: [{modelId, layer, index, strength}], strength_multiplier, steer_method}: adds, in
- * absolute units, strength times multiplier, at every position (their service edits <bos> too).  steer_method:
- * SIMPLE_ADDITIVE or missing.  prompt, n_tokens, temperature, freq_penalty and seed are passed over.  *prompt,
- * unless NULL: a copy of the prompt, yours to free, or NULL. */
-lp_status lp_recipe_from_neuronpedia(lp_recipe *out, char **prompt, const char *text, size_t n, lp_error *err);
-
-/* The steering part of a request, without a prompt and sampling.  LP_OK: nothing is lost.  LP_E_UNSUPPORTED: err
- * says in one line what is, and *out holds what can be said, the additions (NULL if there are none).  *out is yours
- * to free. */
-lp_status lp_recipe_to_neuronpedia(char **out, const lp_recipe *r, lp_error *err);
-
 #endif

@@ -2,6 +2,7 @@
 #include "sae/sae.h"
 
 #include "core/quant.h"
+#include "sae/direction.h"
 #include "sae/load.h"
 #include "sae/names.h"
 
@@ -38,14 +39,21 @@ const char *lp_sae_spot_text(char buf[LP_SPOT_TEXT], const lp_sae_spot *spot)
     return buf;
 }
 
-/* Where the files are: a params.npz (*is_npz), or a SAELens folder.  Free *out. */
-static lp_status find_files(char **out, bool *is_npz, const char *path, lp_error *err)
+typedef enum layout { NPZ, LENS, DIRECTION } layout;
+
+static lp_status keep_path(char **out, const char *path, lp_error *err)
 {
-    *is_npz = true;
-    if (!lp_is_dir(path)) {
-        *out = lp_strdup(path);
-        return *out ? LP_OK : lp_fail(err, LP_E_MEMORY, "%s: out of memory", path);
-    }
+    *out = lp_strdup(path);
+    return *out ? LP_OK : lp_fail(err, LP_E_MEMORY, "%s: out of memory", path);
+}
+
+/* Where the files are: a params.npz, a SAELens folder, a direction of a control vector.  Free *out. */
+static lp_status find_files(char **out, layout *kind, const char *path, lp_error *err)
+{
+    int layer;
+    bool is_dir = lp_is_dir(path);
+    *kind = !is_dir && lp_direction_part(path, &layer) ? DIRECTION : NPZ;
+    if (!is_dir) return keep_path(out, path, err);
     char *npz = lp_path_join(path, "params.npz"), *cfg = lp_path_join(path, "cfg.json");
     lp_status st = LP_OK;
     if (!npz || !cfg) {
@@ -53,9 +61,8 @@ static lp_status find_files(char **out, bool *is_npz, const char *path, lp_error
     } else if (lp_is_file(npz)) {
         *out = npz, npz = NULL;
     } else if (lp_is_file(cfg)) {
-        *is_npz = false;
-        *out = lp_strdup(path);
-        if (!*out) st = lp_fail(err, LP_E_MEMORY, "%s: out of memory", path);
+        *kind = LENS;
+        st = keep_path(out, path, err);
     } else {
         st = lp_fail(err, LP_E_NOT_FOUND, "%s: no params.npz (Gemma Scope) and no cfg.json (SAELens) in it", path);
     }
@@ -64,12 +71,18 @@ static lp_status find_files(char **out, bool *is_npz, const char *path, lp_error
     return st;
 }
 
-/* What the folders around a file say that the file itself does not. */
-static lp_status take_place(lp_sae *s, const char *path, bool is_npz, lp_error *err)
+/* What the folders around a file say that the file itself does not; of a direction its path says all. */
+static lp_status take_place(lp_sae *s, const char *path, layout kind, lp_error *err)
 {
     lp_sae_place place = {0};
+    int layer;
+    if (kind == DIRECTION) {
+        lp_direction_part(path, &layer);
+        s->spot = lp_direction_spot(layer);
+        return keep_path(&s->name, path, err);
+    }
     LP_TRY(lp_sae_place_from_path(&place, path, err));
-    if (is_npz) s->spot = place.spot;
+    if (kind == NPZ) s->spot = place.spot;
     s->declared_l0 = place.l0;
     if (!s->name && place.source_id) s->name = lp_strdup(place.source_id);
     if (!s->model_name && place.model_id) s->model_name = lp_strdup(place.model_id);
@@ -89,14 +102,16 @@ lp_status lp_sae_open(lp_sae **out, const char *path, const lp_sae_options *o, c
 {
     lp_sae *s = lp_calloc(1, sizeof *s);
     if (!s) return lp_fail(err, LP_E_MEMORY, "%s: out of memory", path);
-    bool is_npz = true;
-    lp_status st = find_files(&s->path, &is_npz, path, err);
+    layout kind = NPZ;
+    lp_status (*const load[])(lp_sae *, const char *, const lp_sae_options *, const lp_env *, lp_error *) = {
+        [NPZ] = lp_sae_load_scope, [LENS] = lp_sae_load_lens, [DIRECTION] = lp_sae_load_direction};
+    lp_status st = find_files(&s->path, &kind, path, err);
     if (st != LP_OK) goto out;
     s->spot = (lp_sae_spot){.site = LP_N_SITES, .site_out = LP_N_SITES};
-    if (is_npz && (st = take_place(s, s->path, true, err)) != LP_OK) goto out;
+    if (kind != LENS && (st = take_place(s, s->path, kind, err)) != LP_OK) goto out;
     if (o && o->is_spot_given) s->spot = o->spot; /* before the shapes are read: a transcoder's may differ */
-    st = is_npz ? lp_sae_load_scope(s, s->path, o, env, err) : lp_sae_load_lens(s, s->path, o, env, err);
-    if (st == LP_OK && !is_npz) st = take_place(s, s->path, false, err);
+    st = load[kind](s, s->path, o, env, err);
+    if (st == LP_OK && kind == LENS) st = take_place(s, s->path, kind, err);
     if (st == LP_OK && o && o->is_spot_given) s->spot = o->spot;
     if (st == LP_OK) st = name_it(s, err);
     if (st != LP_OK) goto out;

@@ -14,7 +14,8 @@
  * Sources: Lieberum et al., Gemma Scope (arXiv 2408.05147), section 2 and appendix A; SAELens 6, sae_lens/saes.
  *
  * Formats: Gemma Scope's params.npz (jumprelu; b_dec is never subtracted, nothing is normalised); SAELens' folders,
- * cfg.json of version 6 and before, with sae_weights.safetensors.
+ * cfg.json of version 6 and before, with sae_weights.safetensors; a direction of a control vector, as an SAE of one
+ * feature (sae/direction.h).
  */
 #ifndef LP_SAE_SAE_H
 #define LP_SAE_SAE_H
@@ -80,7 +81,8 @@ typedef struct lp_sae_options {
     int is_spot_given;
 } lp_sae_options;
 
-/* `path`: a params.npz (any name ending in .npz), a folder holding one, or a SAELens folder.  options NULL: defaults.
+/* `path`: a params.npz (any name ending in .npz), a folder holding one, a SAELens folder, FILE.gguf/direction.N.
+ * options NULL: defaults.
  * Says the memory needed before taking it (env->log); LP_E_MEMORY when it does not fit.  Every shape is checked against
  * the others; a NaN or infinity is logged and counted. */
 lp_status lp_sae_open(lp_sae **out, const char *path, const lp_sae_options *o, const lp_env *env, lp_error *err);

@@ -1,5 +1,5 @@
 /* Recipes as files: what is read, what is refused and with which words, round trips, hashes, Neuronpedia's requests. */
-#include "sae/recipe.h"
+#include "sae/exchange.h"
 
 #include "tests/check.h"
 

@@ -1,10 +1,10 @@
-/* recipe_exchange.c - see recipe.h: Neuronpedia's steer requests, read and written.
+/* exchange_neuronpedia.c - see exchange.h: Neuronpedia's steer requests, read and written.
  *
  * Their service (apps/inference, SIMPLE_ADDITIVE): h + strength_multiplier strength W_dec[index] at every position of
  * the prompt, the <bos> put in front included, and at every generated one.  The two other methods, ORTHOGONAL_DECOMP
  * and PROJECTION_CAP, scale or cap the projection on the row; neither is one of our kinds, so they are refused by name.
  */
-#include "sae/recipe.h"
+#include "sae/exchange_parts.h"
 
 #include <jansson.h>
 #include <limits.h>
@@ -99,7 +99,7 @@ static lp_status take_request(lp_recipe *r, char **prompt, json_t *o, lp_error *
     if (!(r->edits = lp_calloc(json_array_size(list) + 1, sizeof *r->edits)))
         return lp_fail(err, LP_E_MEMORY, "out of memory");
     r->n_edits = json_array_size(list);
-    r->scope = (lp_recipe_scope){.bos = true, .template = true, .prompt = true, .generated = true};
+    r->scope = lp_exchange_scope();
     for (size_t i = 0; i < r->n_edits; i++) LP_TRY(take_feature(r, i, json_array_get(list, i), times, err));
     LP_TRY(lp_recipe_check(r, err));
     if (prompt && said && !(*prompt = lp_strdup(said))) return lp_fail(err, LP_E_MEMORY, "out of memory");
@@ -124,39 +124,17 @@ lp_status lp_recipe_from_neuronpedia(lp_recipe *out, char **prompt, const char *
 
 /* ---- to them ----------------------------------------------------------------------------------------------------- */
 
-static bool is_everywhere(const lp_recipe_scope *s)
-{
-    return s->bos && s->template && s->prompt && !s->last_prompt && s->generated && !s->n_ranges && !s->text;
-}
-
-/* What is lost, each once, as a list in one line. */
-typedef struct losses {
-    char text[512];
-} losses;
-
-static void lose(losses *l, const char *what)
-{
-    size_t at = strlen(l->text);
-    if (strstr(l->text, what)) return;
-    snprintf(l->text + at, sizeof l->text - at, "%s%s", at ? "; " : "", what);
-}
-
-static json_t *feature_json(const lp_recipe *r, const lp_recipe_edit *e, losses *lost)
+static json_t *feature_json(const lp_recipe *r, const lp_recipe_edit *e, lp_losses *lost)
 {
     double amount;
     if (e->kind != LP_RECIPE_ADD) {
         char what[80];
         snprintf(what, sizeof what, "every %s (they only add)", lp_recipe_kind_name(e->kind));
-        lose(lost, what);
+        lp_lose(lost, what);
         return NULL;
     }
-    if (lp_recipe_amount(&amount, e, NULL) != LP_OK) {
-        lose(lost, "edits in a unit nobody has filled in");
-        return NULL;
-    }
-    if (!is_everywhere(lp_recipe_scope_of(r, e))) lose(lost, "scopes (they edit every position, <bos> too)");
-    if (e->schedule.is_given) lose(lost, "schedules");
-    if (e->when.source) lose(lost, "conditions");
+    if (!lp_lose_amount(lost, &amount, e)) return NULL;
+    lp_lose_places(lost, r, e);
     json_t *o = json_object();
     int bad = r->model ? json_object_set_new(o, "modelId", json_string(r->model)) : 0;
     bad |= json_object_set_new(o, "layer", json_string(e->source));
@@ -169,12 +147,11 @@ static json_t *feature_json(const lp_recipe *r, const lp_recipe_edit *e, losses 
 
 lp_status lp_recipe_to_neuronpedia(char **out, const lp_recipe *r, lp_error *err)
 {
-    losses lost = {""};
+    lp_losses lost = {""};
     json_t *o = json_object(), *list = json_array();
     *out = NULL;
-    if (r->keeps_norm) lose(&lost, "keep_norm");
-    if (r->drops_error) lose(&lost, "\"error_term\": false");
-    if (!r->model) lose(&lost, "nothing, but there is no modelId and they want one");
+    lp_lose_whole(&lost, r);
+    if (!r->model) lp_lose(&lost, "nothing, but there is no modelId and they want one");
     for (size_t i = 0; i < r->n_edits; i++) {
         json_t *f = feature_json(r, &r->edits[i], &lost);
         if (f) json_array_append_new(list, f);
@@ -187,6 +164,6 @@ lp_status lp_recipe_to_neuronpedia(char **out, const lp_recipe *r, lp_error *err
     if (!bad && !is_empty) *out = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
     json_decref(o);
     if (bad || (!is_empty && !*out)) return lp_fail(err, LP_E_MEMORY, "no memory for a steer request");
-    if (is_empty && !lost.text[0]) lose(&lost, "nothing, but there is nothing to add either");
+    if (is_empty && !lost.text[0]) lp_lose(&lost, "nothing, but there is nothing to add either");
     return lost.text[0] ? lp_fail(err, LP_E_UNSUPPORTED, "Neuronpedia's steer request loses %s", lost.text) : LP_OK;
 }
