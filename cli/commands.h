@@ -16,6 +16,7 @@ extern const cli_command cmd_extract;
 extern const cli_command cmd_feature;
 extern const cli_command cmd_sae;
 extern const cli_command cmd_steer;
+extern const cli_command cmd_recipe;
 extern const cli_command cmd_rank;
 extern const cli_command cmd_attribute;
 extern const cli_command cmd_patch;
