@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# synth, bench and verify from outside, on tiny models: what they print, refuse and leave behind.
+# synth, bench, verify and recipe from outside, on tiny models: what they print, refuse and leave behind.
 # Usage: test_cli_tools.sh path/to/lapidary
 # shellcheck source=tests/cli_lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/cli_lib.sh"
@@ -118,6 +118,69 @@ expect 2 verify --only reference -m "$scratch/c.gguf"
 says "--reference"
 expect 1 verify --reference "$scratch/b/model.safetensors" -m "$scratch/b" --only reference
 says "make_reference.py"
+
+# ---- recipe
+everywhere='"scope": {"bos": true, "template": true}'
+adds=$scratch/adds.json request=$scratch/request.json csv=$scratch/steer.csv vector=$scratch/vector.gguf
+cat >"$adds" <<END
+{"format": "lapidary-recipe", "version": 1, "modelId": "gemma-2-2b", $everywhere,
+ "features": [{"layer": "20-gemmascope-res-16k", "index": 12082, "strength": 240, "description": "dogs"}]}
+END
+expect 0 recipe -q sea
+prints $'^edit\tlayer\tindex\tkind\tstrength\tunit\tamount\tscope\tscheduled\tconditional\tdescription$'
+prints $'^0\t3-lapidary-res-2k\t[0-9]+\tclamp\t.*\tprompt,generated\t'
+expect 0 recipe -q --json sea
+is_json
+expect 0 recipe -q "$adds" --to lm-eval
+prints '^sae_lens,add,gemma-scope-2b-pt-res,layers.20,12082,240,,layer_20/width_16k/average_l0_71,dogs$'
+expect 0 recipe "$adds" -o "$csv"
+says "python -O -m lm_eval"
+prints $'\tlapidary\tlm-eval\t1$'
+expect 0 recipe -q "$csv" --to neuronpedia
+prints '"index": 12082'
+cp "$out" "$request"
+expect 0 recipe -q "$request" --json
+prints '"kind": "add"'
+for file in "$csv" "$request"; do # both are the recipe again, but for the description that a request cannot hold
+    expect 0 recipe -q "$file" --to lapidary
+    prints '"strength": 240.0'
+    prints '"bos": true'
+done
+expect 1 recipe sea --to lm-eval
+says "cannot say scopes (they edit every position, <bos> too); every clamp (they add and project)"
+expect 1 recipe sea --to neuronpedia
+says "loses every clamp"
+if [ -s "$out" ]; then complain "half a request was printed"; else good; fi
+expect 1 recipe -q sea -o "$vector"
+says "every clamp (it only adds)"
+if [ -e "$vector" ]; then complain "a refused vector was written"; else good; fi
+expect 1 recipe "$adds" -o "$vector"
+says "20-gemmascope-res-16k"
+expect 1 recipe "$scratch/nowhere.csv"
+says "nowhere.csv"
+expect 1 recipe "$adds" --from lm-eval
+says "adds.json: line 1"
+expect 2 recipe
+expect 2 recipe sea --to control-vector
+says "--output"
+expect 2 recipe sea --to lm-eval --json
+expect 2 recipe sea --to yaml
+expect 2 recipe sea -m base
+says "runs no model"
+
+# A control vector, made and steered with.
+sed -e 's/20-gemmascope-res-16k/3-lapidary-res-2k/; s/gemma-2-2b/lapidary-base/; s/12082/473/; s/240/40/' "$adds" >"$scratch/sea.json"
+expect 0 recipe -q "$scratch/sea.json" -o "$vector"
+expect 0 recipe -q "$vector"
+prints "^0	$vector/direction.3	0	add	1	absolute	1	bos,template,prompt,generated	"
+expect 0 recipe -q "$vector" -o "$scratch/imported.json"
+for recipe in sea imported; do
+    expect 0 steer -q --threads 1 -T 0 -n 8 -r "$scratch/$recipe.json" "Once upon"
+    cp "$out" "$scratch/$recipe.txt"
+done
+same "$scratch/sea.txt" "$scratch/imported.txt"
+expect 1 recipe -q "$scratch/sea.json" --to lm-eval
+says "SAEs that SAELens has no name for"
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ] && [ $passed -gt 20 ]
