@@ -13,18 +13,30 @@
 
 enum { LAPIDARY, NEURONPEDIA, LM_EVAL, CONTROL_VECTOR, FORMATS, NOT_SAID = -1 };
 
-#define FORMAT_WORDS "lapidary|neuronpedia|lm-eval|control-vector"
-static const char *const format_names[FORMATS] = {"lapidary", "neuronpedia", "lm-eval", "control-vector"};
+static const char *const format_names[] = {"lapidary", "neuronpedia", "lm-eval", "control-vector", NULL};
 
 typedef struct job {
     cli *c;
-    const char *name, *out;
+    const char *name, *out, *from_word, *to_word;
     int from, to; /* formats */
-    bool is_to_given, is_from_given;
     cli_sae_choice choice;
     cli_saes saes;
     lp_recipe recipe;
 } job;
+
+/* The format an option names; not given: as it was. */
+static lp_status take_format(int *out, cli *c, const char *option, const char *word, lp_error *err)
+{
+    int f = 0;
+    if (!word) return LP_OK;
+    while (f < FORMATS && strcmp(format_names[f], word) != 0) f++;
+    const char *near = f == FORMATS ? cli_nearest(word, format_names) : NULL;
+    if (near) return cli_usage(c, err, "--%s \"%.40s\"; did you mean %s?", option, word, near);
+    if (f == FORMATS)
+        return cli_usage(c, err, "--%s \"%.40s\": lapidary, neuronpedia, lm-eval or control-vector", option, word);
+    *out = f;
+    return LP_OK;
+}
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
@@ -48,7 +60,7 @@ static lp_status read_text(job *w, lp_error *err)
     char *text = NULL;
     size_t n = 0;
     LP_TRY(lp_read_file(&text, &n, w->name, LP_RECIPE_BYTES, err));
-    if (!w->is_from_given && w->from == LAPIDARY) w->from = format_of_json(text, n);
+    if (!w->from_word && w->from == LAPIDARY) w->from = format_of_json(text, n);
     const lp_sae *const *saes = (const lp_sae *const *)w->saes.items;
     lp_status st = w->from == LM_EVAL       ? lp_recipe_from_lm_eval(&w->recipe, text, n, saes, w->saes.n, err)
                    : w->from == NEURONPEDIA ? lp_recipe_from_neuronpedia(&w->recipe, NULL, text, n, err)
@@ -60,7 +72,7 @@ static lp_status read_text(job *w, lp_error *err)
 static lp_status read_recipe(job *w, lp_error *err)
 {
     bool is_shipped = !strchr(w->name, '/') && !lp_is_file(w->name);
-    if (!w->is_from_given) w->from = format_of(w->name);
+    if (!w->from_word) w->from = format_of(w->name);
     if (w->choice.names.n) LP_TRY(cli_open_saes(&w->saes, w->c, NULL, &w->choice, err));
     if (w->from == CONTROL_VECTOR) return lp_recipe_from_control_vector(&w->recipe, w->name, err);
     if (w->from == LAPIDARY && is_shipped) return cli_read_recipe(&w->recipe, w->c, w->name, err);
@@ -198,8 +210,10 @@ static lp_status work(job *w, lp_error *err)
     w->name = c->operands[0];
     if (c->model) return cli_usage(c, err, "recipe runs no model; -m has no meaning here");
     if (w->out && !*w->out) return cli_usage(c, err, "--output is empty: where should it go?");
-    bool is_shown = !w->is_to_given && !w->out;
-    if (!w->is_to_given) w->to = w->out ? format_of(w->out) : NOT_SAID;
+    LP_TRY(take_format(&w->from, c, "from", w->from_word, err));
+    LP_TRY(take_format(&w->to, c, "to", w->to_word, err));
+    bool is_shown = !w->to_word && !w->out;
+    if (!w->to_word) w->to = w->out ? format_of(w->out) : NOT_SAID;
     if (w->to == CONTROL_VECTOR && !w->out) return cli_usage(c, err, "a control vector is no text: name an --output");
     if (w->to == LM_EVAL && !w->out && c->json)
         return cli_usage(c, err, "--json with --to lm-eval: name an --output, or there would be CSV in the JSON");
@@ -213,10 +227,9 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
 {
     job w = {.c = c};
     const cli_option options[] = {
-        {"from", 0, CLI_CHOICE, &w.from, FORMAT_WORDS, "what FILE is (default: its ending and content tell)",
-         .is_given = &w.is_from_given},
-        {"to", 0, CLI_CHOICE, &w.to, FORMAT_WORDS, "the format to write (default: by the ending of --output)",
-         .is_given = &w.is_to_given},
+        {"from", 0, CLI_TEXT, &w.from_word, "FORMAT", "what FILE is (default: its ending and content tell)"},
+        {"to", 0, CLI_TEXT, &w.to_word, "FORMAT",
+         "lapidary, neuronpedia, lm-eval or control-vector (default: by the ending of --output)"},
         {"output", 'o', CLI_TEXT, &w.out, "PATH", "where to (default: stdout, if it is text)"},
         CLI_SAE_OPTIONS(w.choice),
         {0},
@@ -238,7 +251,7 @@ const cli_command cmd_recipe = {
         "of lm-evaluation-harness, or a control vector of llama.cpp (GGUF).  Without --to and --output its edits are\n"
         "listed.  A format that cannot say all of the recipe is refused, and what it cannot say is named: all three\n"
         "edit every position, <bos> too, so all scopes must be on.  lm-eval takes additions and projections of Gemma\n"
-        "Scope's features, control-vector additions to the residual stream from layer 1 on.  An imported control\n"
-        "vector is a feature per layer, FILE.gguf/direction.N, which --sae opens as well.",
+        "Scope's features, control-vector additions to the residual stream from layer 1 on.  An imported vector is a\n"
+        "feature per layer, FILE.gguf/direction.N, which --sae opens as well.",
     .run = run,
 };

@@ -165,6 +165,9 @@ expect 2 recipe sea --to control-vector
 says "--output"
 expect 2 recipe sea --to lm-eval --json
 expect 2 recipe sea --to yaml
+says "lapidary, neuronpedia, lm-eval or control-vector"
+expect 2 recipe sea --from lm-evl
+says "did you mean lm-eval?"
 expect 2 recipe sea -m base
 says "runs no model"
 
