@@ -1,7 +1,8 @@
-/* SAEs when memory runs out: opening every format, finding them, encoding and decoding, labels, the reader on a session,
- * attribution, whole dictionaries. */
+/* SAEs when memory runs out: opening every format, finding them, encoding and decoding, labels, recipes in other formats,
+ * the reader on a session, attribution, whole dictionaries. */
 #include "sae/attribute.h"
 #include "sae/dense.h"
+#include "sae/exchange.h"
 #include "sae/labels.h"
 #include "sae/names.h"
 #include "sae/reader.h"
@@ -62,6 +63,39 @@ static lp_status read_labels(const void *user, lp_error *err)
     lp_status st = lp_labels_read(&l, user, 9, err);
     if (st == LP_OK) CHECK_STR(lp_label_text(&l, 3), "near \"sea\"");
     lp_labels_free(&l);
+    return st;
+}
+
+static const char csv[] = "loader,action,sparse_model,hookpoint,feature_index,steering_coefficient,sae_id,description\n"
+                          "sae_lens,add,gemma-scope-2b-pt-res,layers.20,1,2,layer_20/width_16k/canonical,\"a,b\"\n";
+
+static lp_status exchange_csv(const void *user, lp_error *err)
+{
+    lp_recipe r = {0};
+    char *text = NULL;
+    (void)user;
+    lp_status st = lp_recipe_from_lm_eval(&r, csv, sizeof csv - 1, NULL, 0, err);
+    CHECK((st == LP_OK) == (r.n_edits == 1));
+    if (st == LP_OK) st = lp_recipe_to_lm_eval(&text, &r, NULL, 0, err);
+    CHECK((st == LP_OK) == (text != NULL));
+    free(text);
+    lp_recipe_clear(&r);
+    return st;
+}
+
+/* A direction read from one control vector and written into another, which is there whole or not at all. */
+static lp_status exchange_vector(const void *user, lp_error *err)
+{
+    static const char out[] = "/tmp/lapidary-oom.gguf";
+    lp_recipe r = {0};
+    lp_sae *s[2] = {NULL, NULL};
+    lp_status st = lp_recipe_from_control_vector(&r, user, err);
+    for (int i = 0; i < 2 && st == LP_OK; i++) st = lp_sae_open(&s[i], r.edits[i].source, NULL, NULL, err);
+    if (st == LP_OK) st = lp_recipe_to_control_vector(out, &r, (const lp_sae *const *)s, 2, err);
+    CHECK((st == LP_OK) == lp_is_file(out));
+    unlink(out);
+    for (int i = 0; i < 2; i++) lp_sae_close(s[i]);
+    lp_recipe_clear(&r);
     return st;
 }
 
@@ -135,14 +169,21 @@ static void remove_labels(const char *folder)
 
 int main(void)
 {
-    static const char *const kinds[] = {"jumprelu",        "topk", "gated", "skip_transcoder", "npz/fortran.npz",
-                                        "npz/deflated.npz"};
+    static const char *const kinds[] = {"jumprelu",
+                                        "topk",
+                                        "gated",
+                                        "skip_transcoder",
+                                        "npz/fortran.npz",
+                                        "npz/deflated.npz",
+                                        "../exchange/theirs.gguf/direction.2"};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         char path[1024];
         snprintf(path, sizeof path, "%s", place(kinds[i]));
         CHECK(oom_sweep(kinds[i], open_and_use, path) > 10);
     }
     CHECK(oom_sweep("list", list_shipped, LP_DATA_DIR "/saes") > 20);
+    CHECK(oom_sweep("CSV", exchange_csv, NULL) > 10);
+    CHECK(oom_sweep("control vector", exchange_vector, LP_TESTS_DIR "/goldens/exchange/theirs.gguf") > 30);
     char labels[] = "/tmp/lapidary-labels-XXXXXX";
     write_labels(labels);
     CHECK(oom_sweep("labels", read_labels, labels) > 3);
