@@ -85,6 +85,7 @@ static lp_status look_up(job *w, const lp_model *m, lp_error *err)
     LP_TRY(lp_model_sketch(sketch, m, err));
     for (int i = 0; i < w->n; i++) {
         const lp_sae *s = w->saes[i];
+        if (s->d_sae == 1) continue; /* a lone direction (direction.h) reconstructs nothing: ok, of 0 rows */
         make_key(w->keys[i], w, sketch, s);
         if (lp_check_cache_get(w->cache, w->keys[i], &w->checks[i], &s->spot)) {
             lp_check_judge(&w->checks[i], s->declared_l0, &s->spot);

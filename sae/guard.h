@@ -22,7 +22,7 @@ typedef struct lp_guard { /* borrowed during the call */
     lp_arithmetic arithmetic;
 } lp_guard;
 
-/* checks [n].  LP_E_UNSUPPORTED: the model has no tokenizer; LP_E_RANGE: the text is too short; LP_E_SHAPE,
+/* checks [n], zeroed by the caller.  LP_E_UNSUPPORTED: the model has no tokenizer; LP_E_RANGE: the text is too short; LP_E_SHAPE,
  * LP_E_NOT_FOUND as lp_sae_fits. */
 lp_status lp_guard_check(lp_check *checks, const lp_guard *g, const lp_model *m, const lp_sae *const *saes, int n,
                          const lp_env *env, lp_error *err);

@@ -86,7 +86,7 @@ fails "another SAE" "not finished .* another list of SAEs" "${other[@]}" -S 2-la
 fails "another arithmetic" "another arithmetic \(exact there, fast now\)" "${job[@]}" --store "$scratch/part" --arithmetic fast
 fails "another model" "another model" "${job[@]}" --store "$scratch/part" -m chat --unchecked
 fails "another cutting" "another corpus or cutting" "${job[@]}" --store "$scratch/part" --context 64
-lap "${other[@]}" -S 2-lapidary-res-2k --part 0/3 --new >"$out" && good || complain "--new"
+if lap "${other[@]}" -S 2-lapidary-res-2k --part 0/3 --new >"$out"; then good; else complain "--new"; fi
 cp "$corpus" "$scratch/kept"
 echo '{"text": "One more."}' >>"$corpus"
 fails "a corpus that grew" "another corpus or cutting" "${job[@]}" --store "$scratch/part"
