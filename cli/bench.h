@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "core/session.h"
+#include "sae/sae.h"
 
 enum {
     BENCH_MATMUL = 1,
@@ -12,6 +13,7 @@ enum {
     BENCH_LOAD = 8,
     BENCH_ALL = 15, /* of the model alone */
     BENCH_SAE = 16,
+    BENCH_EXTRACT = 32,
     MAX_ROUNDS = 100,
     MAX_SERIES = 32,
 };
@@ -35,8 +37,9 @@ typedef struct bench {
     const char *script; /* what it runs                                            */
     const char *torch;  /* a Python that has PyTorch; NULL: no such peer           */
     int rounds, what, prompt, tokens;
-    int width;    /* d_sae of random SAEs                                    */
-    int n_layers; /* of the model, once it was open                          */
+    int extract_tokens; /* about so many are extracted */
+    int width;          /* d_sae of random SAEs                                    */
+    int n_layers;       /* of the model, once it was open                          */
     bench_saes *saes;
     const lp_kernels *kernels;
     lp_model *model;
@@ -55,7 +58,14 @@ lp_status bench_run(bench *b, lp_error *err);
 
 /* Encoding, decoding under SAEs, ranking: adds their series.  The SAEs are made in the first round. */
 lp_status bench_sae(bench *b, lp_error *err);
+lp_status bench_make_saes(bench *b, lp_error *err);   /* where they are not made yet */
+const lp_sae *const *bench_saes_list(const bench *b); /* one a layer */
 void bench_saes_free(bench *b);
+
+/* Extraction to the disk: adds "extract", whose share is the time spent in the shard. */
+lp_status bench_extract(bench *b, lp_error *err);
+/* PyTorch and transformers at the same, writing into `folder`: adds "PyTorch extract". */
+lp_status bench_torch_extract(bench *b, int context, const char *folder, lp_error *err);
 
 /* PyTorch encodes `rows` rows of the SAEs' shape: adds "PyTorch encode". */
 lp_status bench_torch(bench *b, int rows, lp_error *err);

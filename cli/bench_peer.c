@@ -109,3 +109,35 @@ lp_status bench_torch(bench *b, int rows, lp_error *err)
     const char *words[] = {b->torch, LP_SOURCE_DIR "/tests/bench/torch_peer.py", threads, n, d_in, d_sae, NULL};
     return run_script(b, words, 2, take_torch, "torch", err);
 }
+
+static void take_torch_extract(bench *b, const char *name, const char *text)
+{
+    static const char *const ways[] = {"exact", "fast"};
+    if (strcmp(name, "version") == 0) snprintf(b->torch_version, sizeof b->torch_version, "%.63s", text);
+    if (strcmp(name, "extract") != 0) return;
+    for (int i = 0; i < 2; i++) {
+        double ours = last(bench_find(b, "extract", ways[i]));
+        bench_add(b, i ? "PyTorch extract, ours fast" : "PyTorch extract", "", "token/s", atof(text),
+                  ours > 0 ? (i ? "extract fast" : "extract exact") : NULL, atof(text) / ours);
+    }
+}
+
+lp_status bench_torch_extract(bench *b, int context, const char *folder, lp_error *err)
+{
+    char threads[16], n[16], d_sae[16];
+    const lp_config *c = &b->model->config;
+    snprintf(threads, sizeof threads, "%d", lp_pool_threads(b->c->env.pool));
+    snprintf(n, sizeof n, "%d", context);
+    snprintf(d_sae, sizeof d_sae, "%d", b->width);
+    char *shape = lp_format("{\"vocab_size\": %d, \"hidden_size\": %d, \"intermediate_size\": %d, "
+                            "\"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d, "
+                            "\"head_dim\": %d, \"sliding_window\": %d}",
+                            c->vocab, c->d_model, c->d_ff, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim,
+                            c->window);
+    if (!shape) return lp_fail(err, LP_E_MEMORY, "out of memory");
+    const char *words[] = {
+        b->torch, LP_SOURCE_DIR "/tests/bench/torch_extract_peer.py", threads, n, d_sae, folder, shape, NULL};
+    lp_status st = run_script(b, words, 2, take_torch_extract, "torch and transformers", err);
+    free(shape);
+    return st;
+}

@@ -240,6 +240,7 @@ static lp_status one_round(bench *b, lp_error *err)
         LP_TRY(prompt(b, LP_FAST, err));
     }
     if (b->what & BENCH_SAE) LP_TRY(bench_sae(b, err));
+    if (b->what & BENCH_EXTRACT) LP_TRY(bench_extract(b, err));
     return b->peer ? bench_peer(b, err) : LP_OK;
 }
 

@@ -60,8 +60,14 @@ static lp_status record_stream(bench *b, float *stream, lp_error *err)
     return st;
 }
 
-static lp_status make_saes(bench *b, lp_error *err)
+const lp_sae *const *bench_saes_list(const bench *b)
 {
+    return (const lp_sae *const *)b->saes->items;
+}
+
+lp_status bench_make_saes(bench *b, lp_error *err)
+{
+    if (b->saes) return LP_OK;
     const lp_config *c = &b->model->config;
     size_t D = (size_t)c->d_model, L = (size_t)c->n_layers, bytes = L * ROWS * D * sizeof(float);
     bench_saes *k = b->saes = lp_calloc(1, sizeof *k);
@@ -185,7 +191,7 @@ static lp_status rank(bench *b, lp_error *err)
 
 lp_status bench_sae(bench *b, lp_error *err)
 {
-    if (!b->saes) LP_TRY(make_saes(b, err));
+    LP_TRY(bench_make_saes(b, err));
     LP_TRY(encode(b, LP_EXACT, err));
     LP_TRY(encode(b, LP_FAST, err));
     if (b->torch) LP_TRY(bench_torch(b, ROWS, err));

@@ -241,7 +241,8 @@ static lp_status check_peer(cli *c, const bench *b, lp_error *err)
 
 static lp_status run(cli *c, int argc, char **argv, lp_error *err)
 {
-    static const int whats[] = {BENCH_ALL, BENCH_MATMUL, BENCH_DECODE, BENCH_PROMPT, BENCH_LOAD, BENCH_SAE};
+    static const int whats[] = {BENCH_ALL,  BENCH_MATMUL, BENCH_DECODE, BENCH_PROMPT,
+                                BENCH_LOAD, BENCH_SAE,    BENCH_EXTRACT};
     request r = {.type = "bf16"};
     bench *b = lp_calloc(1, sizeof *b); /* large: a hundred rounds of everything */
     if (!b) return lp_fail(err, LP_E_MEMORY, "out of memory");
@@ -250,6 +251,7 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
                  .prompt = 512,
                  .tokens = 32,
                  .width = 16384,
+                 .extract_tokens = 4096,
                  .script = LP_SOURCE_DIR "/tests/bench/llama_peer.py"};
     const cli_option options[] = {
         {"shape", 's', CLI_TEXT, &r.shape, "NAME",
@@ -257,13 +259,15 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
         {"type", 't', CLI_TEXT, &r.type, "TYPE", "its type (default bf16)"},
         {"rounds", 'r', CLI_INT, &b->rounds, "N", "rounds (default 5); medians are taken over them", .min = 1,
          .max = MAX_ROUNDS},
-        {"what", 'w', CLI_CHOICE, &r.what, "all|matmul|decode|prompt|load|sae",
-         "what to measure (default all, which leaves out sae)"},
+        {"what", 'w', CLI_CHOICE, &r.what, "all|matmul|decode|prompt|load|sae|extract",
+         "what to measure (default all, which leaves out sae and extract)"},
         {"prompt", 'p', CLI_INT, &b->prompt, "N", "tokens of the prompt (default 512)", .min = 1, .max = 8191},
         {"tokens", 'n', CLI_INT, &b->tokens, "N", "tokens to decode (default 32)", .min = 1, .max = 8191},
         {"peer", 0, CLI_TEXT, &b->peer, "PYTHON", "a Python with llama_cpp: llama.cpp in the same rounds"},
         {"sae-width", 0, CLI_INT, &b->width, "N", "features of the random SAEs (default 16384)", .min = 1024,
          .max = 1 << 20},
+        {"extract-tokens", 0, CLI_INT, &b->extract_tokens, "N", "tokens to extract, about (default 4096)", .min = 64,
+         .max = 1 << 24},
         {"torch", 0, CLI_TEXT, &b->torch, "PYTHON", "a Python with torch: PyTorch encodes in the same rounds (sae)"},
         {"peer-script", 0, CLI_TEXT, &b->script, "FILE", "what it runs (default tests/bench/llama_peer.py)"},
         {0},
@@ -290,7 +294,8 @@ const cli_command cmd_bench = {
     .about =
         "In rounds: peak arithmetic and raw read of memory; 512 rows through the MLP's matrices; one token at a time\n"
         "from an empty cache; a whole prompt; loading; with --what sae, random SAEs at every layer, which need\n"
-        "memory of their own (3.9 GB at the 2B shape).  Each stands between two readings of its yardstick, and its\n"
+        "memory of their own (3.9 GB at the 2B shape); with --what extract, these and the disk.  Each stands between "
+        "two readings of its yardstick, and its\n"
         "share is of their mean: of the peak for matmul and prompt, of the raw read for decode.  The medians are of\n"
         "the rounds.  A prompt counts only the flops of the weight products as work.",
     .run = run,
