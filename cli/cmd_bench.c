@@ -254,10 +254,9 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
                  .extract_tokens = 4096,
                  .script = LP_SOURCE_DIR "/tests/bench/llama_peer.py"};
     const cli_option options[] = {
-        {"shape", 's', CLI_TEXT, &r.shape, "NAME",
-         "a synthetic model of this shape: 2b, 9b, 27b, nano (written to TMPDIR)"},
+        {"shape", 's', CLI_TEXT, &r.shape, "NAME", "a synthetic model: 2b, 9b, 27b, nano (written to TMPDIR)"},
         {"type", 't', CLI_TEXT, &r.type, "TYPE", "its type (default bf16)"},
-        {"rounds", 'r', CLI_INT, &b->rounds, "N", "rounds (default 5); medians are taken over them", .min = 1,
+        {"rounds", 'r', CLI_INT, &b->rounds, "N", "rounds (default 5); medians are over them", .min = 1,
          .max = MAX_ROUNDS},
         {"what", 'w', CLI_CHOICE, &r.what, "all|matmul|decode|prompt|load|sae|extract",
          "what to measure (default all, which leaves out sae and extract)"},
@@ -268,7 +267,7 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
          .max = 1 << 20},
         {"extract-tokens", 0, CLI_INT, &b->extract_tokens, "N", "tokens to extract, about (default 4096)", .min = 64,
          .max = 1 << 24},
-        {"torch", 0, CLI_TEXT, &b->torch, "PYTHON", "a Python with torch: PyTorch encodes in the same rounds (sae)"},
+        {"torch", 0, CLI_TEXT, &b->torch, "PYTHON", "a Python with torch: PyTorch does the same (sae, extract)"},
         {"peer-script", 0, CLI_TEXT, &b->script, "FILE", "what it runs (default tests/bench/llama_peer.py)"},
         {0},
     };
@@ -293,10 +292,9 @@ const cli_command cmd_bench = {
     .summary = "Measure speed and memory beside what the machine can do in the same seconds",
     .about =
         "In rounds: peak arithmetic and raw read of memory; 512 rows through the MLP's matrices; one token at a time\n"
-        "from an empty cache; a whole prompt; loading; with --what sae, random SAEs at every layer, which need\n"
-        "memory of their own (3.9 GB at the 2B shape); with --what extract, these and the disk.  Each stands between "
-        "two readings of its yardstick, and its\n"
+        "from an empty cache; a whole prompt; loading.  Each stands between two readings of its yardstick, and its\n"
         "share is of their mean: of the peak for matmul and prompt, of the raw read for decode.  The medians are of\n"
-        "the rounds.  A prompt counts only the flops of the weight products as work.",
+        "the rounds.  A prompt counts only the flops of the weight products as work.  With --what sae and extract,\n"
+        "random SAEs at every layer: they need memory of their own (3.9 GB at the 2B shape).",
     .run = run,
 };

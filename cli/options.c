@@ -183,8 +183,7 @@ static void join_tables(parser *p, const cli_option *own)
 {
     cli *c = p->c;
     const cli_option common[N_COMMON] = {
-        {"model", 'm', CLI_TEXT, &c->model, "MODEL",
-         "folder, .gguf, Hub id, or embedded: base (default), chat, draft, shield"},
+        {"model", 'm', CLI_TEXT, &c->model, "MODEL", "folder, .gguf, Hub id; or base (default), chat, draft, shield"},
         {"threads", 0, CLI_INT, &c->threads, "N", "threads (default 0: one per CPU)", .min = 0, .max = MAX_THREADS},
         {"wave", 0, CLI_INT, &c->wave, "N", "rows per wave (default 0: 512); never changes a bit", .min = 0,
          .max = MAX_WAVE},
