@@ -228,6 +228,11 @@ lp_status lp_shard_read_token(lp_shard_postings *out, const lp_shard *s, int id,
 lp_status lp_shard_read_feature(lp_shard_postings *out, const lp_shard *s, int sae, int feature, lp_error *err);
 /* Features of rows as they were encoded; *out is emptied and keeps its memory. */
 lp_status lp_shard_read_rows(lp_features *out, const lp_shard *s, int sae, int first, int n, lp_error *err);
+/* The other way round: the postings of many features in one go.  Line f of *out is feature first + f, its `index` are rows of
+ * the shard.  Stops before the feature that would carry it over `most` postings, but not before the first: out->n_rows
+ * says how many features it holds. */
+lp_status lp_shard_read_by_feature(lp_features *out, const lp_shard *s, int sae, int first, int n, size_t most,
+                                   lp_error *err);
 
 /* Per feature, over the rows that count; arrays of yours [n], hist [n][LP_SHARD_BINS]; NULL: not wanted. */
 typedef struct lp_shard_stats {

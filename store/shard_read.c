@@ -242,31 +242,59 @@ static lp_status read_starts(lp_features *out, const lp_h5_set *indptr, int firs
     return LP_OK;
 }
 
-static lp_status read_rows(lp_features *out, const lp_shard *s, int sae, int first, int n, lp_error *err)
+/* Lines first .. first + n - 1 of a compressed matrix whose other side is `of` long; stops before the line that would carry
+ * it over `most` values, but not before the first. */
+static lp_status read_lines(lp_features *out, const lp_h5_set sets[3], int first, int n, int of, size_t most,
+                            lp_error *err)
 {
-    lp_shard_sets *x;
     uint64_t from = 0;
     out->n_rows = 0;
-    LP_TRY(lp_shard_sets_of(&x, s, sae, err));
-    LP_TRY(check_range("rows", first, n, s->head.n_tokens, err));
-    LP_TRY(read_starts(out, &x->indptr, first, n, &from, x->data.n, err));
+    LP_TRY(read_starts(out, &sets[0], first, n, &from, sets[2].n, err));
+    while (n > 1 && out->start[n] > most) n--;
     size_t z = out->start[n];
     if (z && (!GROW(out->index, out->capacity_index, z) || !GROW(out->value, out->capacity_values, z)))
         return lp_fail(err, LP_E_MEMORY, "out of memory");
-    LP_TRY(lp_h5_set_read(&x->indices, from, z, out->index, err));
-    LP_TRY(lp_h5_set_read(&x->data, from, z, out->value, err));
+    LP_TRY(lp_h5_set_read(&sets[1], from, z, out->index, err));
+    LP_TRY(lp_h5_set_read(&sets[2], from, z, out->value, err));
     for (int r = 0; r < n; r++)
-        LP_TRY(check_ascending(out->index + out->start[r], out->start[r + 1] - out->start[r], s->head.saes[sae].d_sae,
-                               err));
+        LP_TRY(check_ascending(out->index + out->start[r], out->start[r + 1] - out->start[r], of, err));
     LP_TRY(check_values(out->value, z, err));
     out->n_rows = n;
     return LP_OK;
+}
+
+static lp_status read_rows(lp_features *out, const lp_shard *s, int sae, int first, int n, lp_error *err)
+{
+    lp_shard_sets *x;
+    out->n_rows = 0;
+    LP_TRY(lp_shard_sets_of(&x, s, sae, err));
+    LP_TRY(check_range("rows", first, n, s->head.n_tokens, err));
+    const lp_h5_set sets[] = {x->indptr, x->indices, x->data};
+    return read_lines(out, sets, first, n, s->head.saes[sae].d_sae, SIZE_MAX, err);
 }
 
 lp_status lp_shard_read_rows(lp_features *out, const lp_shard *s, int sae, int first, int n, lp_error *err)
 {
     lp_h5_lock();
     return leave(s, read_rows(out, s, sae, first, n, err), err);
+}
+
+static lp_status read_by_feature(lp_features *out, const lp_shard *s, int sae, int first, int n, size_t most,
+                                 lp_error *err)
+{
+    lp_shard_sets *x;
+    out->n_rows = 0;
+    LP_TRY(lp_shard_sets_of(&x, s, sae, err));
+    LP_TRY(check_range("features", first, n, s->head.saes[sae].d_sae, err));
+    const lp_h5_set sets[] = {x->by_indptr, x->by_indices, x->by_data};
+    return read_lines(out, sets, first, n, s->head.n_tokens, most, err);
+}
+
+lp_status lp_shard_read_by_feature(lp_features *out, const lp_shard *s, int sae, int first, int n, size_t most,
+                                   lp_error *err)
+{
+    lp_h5_lock();
+    return leave(s, read_by_feature(out, s, sae, first, n, most, err), err);
 }
 
 lp_status lp_shard_read_stats_locked(const lp_shard *s, int sae, int first, int n, const lp_shard_stats *out,

@@ -137,6 +137,17 @@ static void check_sae(const lp_shard *s, const made *m, int sae)
         if (i % (w > 5000 ? 77 : 7) == 0) check_stats(s, m, sae, i);
     }
     if (w <= 5000) CHECK(total == z);
+    lp_features many = {0};
+    for (int first = 0, most = 1; first < w; first += many.n_rows, most = most * 3 % 1000 + 1) {
+        CHECK(lp_shard_read_by_feature(&many, s, sae, first, w - first, (size_t)most, NULL) == LP_OK);
+        if (many.n_rows < 1) break;
+        CHECK(many.n_rows == 1 || many.start[many.n_rows] <= (size_t)most);
+        for (int i = 0; i < many.n_rows && w <= 5000; i++)
+            for (size_t at = many.start[i]; at < many.start[i + 1]; at++, total--)
+                CHECK(lp_features_get(&x->features, many.index[at], first + i) == many.value[at]);
+    }
+    if (w <= 5000) CHECK(total == 0);
+    lp_features_free(&many);
     if (w > 10) CHECK(never > 0);
     lp_shard_postings_free(&p);
 
