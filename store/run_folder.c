@@ -246,10 +246,10 @@ char *lp_run_shard(const lp_run_folder *r, size_t number)
 }
 
 /* quarantine/NAME, or NAME.2, ...: nothing there is written over. */
-static lp_status put_away(const lp_run_folder *r, const char *path, size_t number, const char *why, const lp_env *env,
+lp_status lp_run_put_away(const char *run, const char *path, size_t number, const char *why, const lp_env *env,
                           lp_error *err)
 {
-    char *folder = lp_path_join(r->path, "quarantine"), *side = lp_format("%s.xxh3", path), *to = NULL;
+    char *folder = lp_path_join(run, "quarantine"), *side = lp_format("%s.xxh3", path), *to = NULL;
     lp_status st = folder && side ? make_folder(folder, err) : lp_fail(err, LP_E_MEMORY, "out of memory");
     for (int i = 1; st == LP_OK; i++) {
         free(to);
@@ -287,7 +287,7 @@ lp_status lp_run_has_shard(bool *has, const lp_run_folder *r, size_t number, int
     if (st == LP_OK) {
         *has = true;
     } else if (st < 0 && st != LP_E_MEMORY) {
-        st = put_away(r, path, number, why.text, env, err);
+        st = lp_run_put_away(r->path, path, number, why.text, env, err);
         if (st == LP_OK) ++*n_quarantined;
     } else if (st == LP_E_MEMORY) {
         st = lp_fail(err, st, "out of memory");

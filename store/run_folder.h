@@ -48,6 +48,11 @@ char *lp_run_shard(const lp_run_folder *r, size_t number);
 lp_status lp_run_has_shard(bool *has, const lp_run_folder *r, size_t number, int *n_quarantined, const lp_env *env,
                            lp_error *err);
 
+/* Moves the shard at `path` of the run whose folder is `run` to quarantine/, with a warning that says why; what is there
+ * already stays. */
+lp_status lp_run_put_away(const char *run, const char *path, size_t number, const char *why, const lp_env *env,
+                          lp_error *err);
+
 /* The names of the runs in STORE, sorted; none where there is no store.  Free each and the list. */
 lp_status lp_run_list(char ***names, size_t *n, const char *store, lp_error *err);
 
