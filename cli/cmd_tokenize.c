@@ -4,23 +4,9 @@
  */
 #include "cli/commands.h"
 #include "cli/inputs.h"
-#include "core/hub.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static lp_status find_tokenizer(lp_tokenizer **t, cli *c, lp_error *err)
-{
-    char *name = NULL, *path = NULL;
-    lp_status st = cli_model_name(&name, c, err);
-    if (st == LP_OK && lp_is_file(name))
-        st = cli_open_tokenizer(t, c, name, err);
-    else if (st == LP_OK && (st = lp_hub_find(&path, name, err)) == LP_OK)
-        st = cli_open_tokenizer(t, c, path, err);
-    free(name);
-    free(path);
-    return st;
-}
 
 static const char *type_name(lp_piece_type t)
 {
@@ -114,7 +100,7 @@ static lp_status run(cli *c, int argc, char **argv, lp_error *err)
     LP_TRY(cli_parse(c, options, argc, argv, err));
     if (ids && (c->n_operands || p.file)) return cli_usage(c, err, "--ids and a text exclude each other");
     lp_tokenizer *t = NULL;
-    lp_status st = find_tokenizer(&t, c, err);
+    lp_status st = cli_find_tokenizer(&t, c, err);
     if (st == LP_OK) st = ids ? decode(c, t, ids, shows_specials, err) : encode(c, t, &p, wants_bos, ids_only, err);
     lp_tokenizer_free(t);
     return st;

@@ -25,5 +25,8 @@ extern const cli_command cmd_replay;
 extern const cli_command cmd_bench;
 extern const cli_command cmd_synth;
 extern const cli_command cmd_verify;
+extern const cli_command cmd_index;
+extern const cli_command cmd_query;
+extern const cli_command cmd_store;
 
 #endif

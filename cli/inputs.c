@@ -1,6 +1,7 @@
 /* inputs.c - see inputs.h. */
 #include "cli/inputs.h"
 
+#include "core/hub.h"
 #include "sae/causal.h"
 
 #include <ctype.h>
@@ -53,6 +54,19 @@ lp_status cli_open_tokenizer(lp_tokenizer **t, cli *c, const char *path, lp_erro
     if (!file) return lp_fail(err, LP_E_MEMORY, "out of memory");
     lp_status st = lp_tokenizer_open(t, file, err);
     free(file);
+    return st;
+}
+
+lp_status cli_find_tokenizer(lp_tokenizer **t, cli *c, lp_error *err)
+{
+    char *name = NULL, *path = NULL;
+    lp_status st = cli_model_name(&name, c, err);
+    if (st == LP_OK && lp_is_file(name))
+        st = cli_open_tokenizer(t, c, name, err);
+    else if (st == LP_OK && (st = lp_hub_find(&path, name, err)) == LP_OK)
+        st = cli_open_tokenizer(t, c, path, err);
+    free(name);
+    free(path);
     return st;
 }
 

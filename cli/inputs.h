@@ -61,6 +61,8 @@ lp_specials cli_specials(int choice);
 
 /* The tokenizer of a checkpoint folder, a .gguf or a .model file, without the weights. */
 lp_status cli_open_tokenizer(lp_tokenizer **t, cli *c, const char *path, lp_error *err);
+/* The tokenizer of the model named by -m. */
+lp_status cli_find_tokenizer(lp_tokenizer **t, cli *c, lp_error *err);
 
 /* A piece as stored for a cell or a JSON string, "" when there is no tokenizer. */
 const char *cli_piece(const lp_model *m, int id, size_t *n);
