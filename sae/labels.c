@@ -1,49 +1,29 @@
-/* labels.c - see labels.h.  zlib reads plain files as well as compressed ones. */
+/* labels.c - see labels.h. */
 #include "sae/labels.h"
 
 #include "core/data.h"
+#include "sae/jsonl.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
-
-enum { MAX_LINE = 1 << 22, BLOCK = 1 << 16 };
 
 typedef struct reading {
     lp_labels *l;
-    const char *path;
-    long line;
+    const lp_jsonl *at;
     lp_error *err;
 } reading;
-
-static lp_status wrong(const reading *r, const char *what)
-{
-    return lp_fail(r->err, LP_E_FORMAT, "%s, line %ld: %s", r->path, r->line, what);
-}
 
 /* ---- one row ----------------------------------------------------------------------------------------------------- */
 
 static lp_status find_feature(const reading *r, const json_t *row, lp_label **out)
 {
-    const json_t *index = json_object_get(row, "index");
-    long long i = -1;
-    if (json_is_string(index)) {
-        char *end;
-        const char *text = json_string_value(index);
-        errno = 0;
-        i = strtoll(text, &end, 10);
-        if (errno || end == text || *end) i = -1;
-    } else if (json_is_integer(index)) {
-        i = json_integer_value(index);
-    }
-    if (i < 0) return wrong(r, "no \"index\" of a feature");
+    long long i = lp_jsonl_index(row);
+    if (i < 0) return lp_jsonl_wrong(r->at, r->err, "no \"index\" of a feature");
     if (i >= r->l->n)
-        return lp_fail(r->err, LP_E_FORMAT, "%s, line %ld: feature %lld, but this SAE has %d; labels of another width?",
-                       r->path, r->line, i, r->l->n);
+        return lp_jsonl_wrong(r->at, r->err, "feature %lld, but this SAE has %d; labels of another width?", i, r->l->n);
     *out = &r->l->items[i];
     return LP_OK;
 }
@@ -64,15 +44,7 @@ static lp_status take_explanation(const reading *r, const json_t *row)
     const char *kind = json_string_value(json_object_get(row, "typeName"));
     if (!text || !*text) return LP_OK;
     if (at->text && (is_automatic(kind) || !is_automatic(at->kind))) return LP_OK;
-    char *t = lp_strdup(text), *k = kind ? lp_strdup(kind) : NULL;
-    if (!t || (kind && !k)) {
-        free(t), free(k);
-        return lp_fail(r->err, LP_E_MEMORY, "%s: out of memory", r->path);
-    }
-    r->l->n_named += !at->text;
-    free(at->text), free(at->kind);
-    at->text = t, at->kind = k;
-    return LP_OK;
+    return lp_labels_put(r->l, r->l->n, (int)(at - r->l->items), text, kind, r->err);
 }
 
 static lp_status take_feature(const reading *r, const json_t *row)
@@ -89,58 +61,19 @@ static lp_status take_feature(const reading *r, const json_t *row)
 
 typedef lp_status (*take_fn)(const reading *r, const json_t *row);
 
-static lp_status take_line(const reading *r, const char *line, size_t n, take_fn take)
-{
-    json_error_t bad;
-    if (n == 0) return LP_OK;
-    json_t *row = json_loadb(line, n, 0, &bad);
-    lp_status st = json_is_object(row) ? take(r, row) : wrong(r, "not a JSON object");
-    json_decref(row);
-    return st;
-}
-
-/* The next line of f in *line, without its end; *n is -1 at the end of the file. */
-static lp_status next_line(const reading *r, gzFile f, char **line, size_t *room, ptrdiff_t *n)
-{
-    size_t used = 0;
-    for (;;) {
-        if (used > MAX_LINE) return wrong(r, "longer than any row of an export");
-        if (!lp_grow((void **)line, room, used + BLOCK, 1))
-            return lp_fail(r->err, LP_E_MEMORY, "%s: out of memory", r->path);
-        char *got = gzgets(f, *line + used, BLOCK);
-        int code;
-        const char *text = gzerror(f, &code);
-        if (code < 0) return lp_fail(r->err, LP_E_FORMAT, "%s: %s", r->path, code == Z_ERRNO ? strerror(errno) : text);
-        if (!got) break;
-        size_t n_got = strlen(got);
-        used += n_got;
-        if (n_got == 0 || (n_got < BLOCK - 1 && got[n_got - 1] != '\n' && !gzeof(f)))
-            return wrong(r, "not a JSON object (a NUL in it)"); /* gzgets stops nowhere else */
-        if (used && (*line)[used - 1] == '\n') {
-            *n = (ptrdiff_t)used - 1;
-            return LP_OK;
-        }
-    }
-    *n = used ? (ptrdiff_t)used : -1;
-    return LP_OK;
-}
-
 static lp_status read_rows(lp_labels *l, const char *path, take_fn take, lp_error *err)
 {
-    reading r = {.l = l, .path = path, .err = err};
-    gzFile f = gzopen(path, "rb");
-    if (!f) return lp_fail(err, LP_E_IO, "%s: %s", path, strerror(errno));
-    char *line = NULL;
-    size_t room = 0;
-    ptrdiff_t n = 0;
+    lp_jsonl j;
+    json_t *row = NULL;
+    LP_TRY(lp_jsonl_open(&j, path, err));
+    reading r = {.l = l, .at = &j, .err = err};
     lp_status st;
-    do {
-        r.line++;
-        st = next_line(&r, f, &line, &room, &n);
-        if (st == LP_OK && n > 0) st = take_line(&r, line, (size_t)n, take);
-    } while (st == LP_OK && n >= 0);
-    free(line);
-    gzclose(f);
+    while ((st = lp_jsonl_next(&j, &row, err)) == LP_OK && row) {
+        st = take(&r, row);
+        json_decref(row);
+        if (st != LP_OK) break;
+    }
+    lp_jsonl_close(&j);
     return st;
 }
 
@@ -170,11 +103,33 @@ static lp_status read_part(lp_labels *l, const char *folder, const char *part, t
     return st;
 }
 
+static lp_status make(lp_labels *l, int d_sae, lp_error *err)
+{
+    *l = (lp_labels){.n = d_sae, .items = lp_calloc((size_t)d_sae, sizeof *l->items)};
+    if (!l->items) return lp_fail(err, LP_E_MEMORY, "out of memory");
+    for (int i = 0; i < d_sae; i++) l->items[i].share = NAN;
+    return LP_OK;
+}
+
+lp_status lp_labels_put(lp_labels *l, int d_sae, int feature, const char *text, const char *kind, lp_error *err)
+{
+    if (!l->items) LP_TRY(make(l, d_sae, err));
+    lp_label *at = &l->items[feature];
+    char *t = lp_strdup(text), *k = kind ? lp_strdup(kind) : NULL;
+    if (!t || (kind && !k)) {
+        free(t), free(k);
+        return lp_fail(err, LP_E_MEMORY, "out of memory");
+    }
+    l->n_named += !at->text;
+    free(at->text), free(at->kind);
+    at->text = t, at->kind = k;
+    return LP_OK;
+}
+
 lp_status lp_labels_read(lp_labels *out, const char *folder, int d_sae, lp_error *err)
 {
-    lp_labels l = {.n = d_sae, .items = lp_calloc((size_t)d_sae, sizeof *l.items)};
-    if (!l.items) return lp_fail(err, LP_E_MEMORY, "%s: out of memory", folder);
-    for (int i = 0; i < d_sae; i++) l.items[i].share = NAN;
+    lp_labels l;
+    LP_TRY(make(&l, d_sae, err));
     int n = 0;
     lp_status st = read_part(&l, folder, "explanations", take_explanation, &n, err);
     if (st == LP_OK) st = read_part(&l, folder, "features", take_feature, &n, err);

@@ -34,6 +34,8 @@ lp_status lp_labels_read(lp_labels *out, const char *folder, int d_sae, lp_error
  * folder.  dir NULL: the shipped labels, which may be missing (*out is then empty).  source NULL: DIR itself. */
 lp_status lp_labels_find(lp_labels *out, const char *dir, const char *model, const char *source, int d_sae,
                          lp_error *err);
+/* Names a feature of an SAE of d_sae, whatever it was called; an empty *l is made for it.  kind NULL: a person's. */
+lp_status lp_labels_put(lp_labels *l, int d_sae, int feature, const char *text, const char *kind, lp_error *err);
 void lp_labels_free(lp_labels *l); /* its contents; NULL is fine */
 
 const char *lp_label_text(const lp_labels *l, int feature); /* NULL: none; l may be NULL */
