@@ -63,14 +63,38 @@ static lp_status read_site(lp_sae_options *o, cli *c, const char *site, lp_error
     return LP_OK;
 }
 
+lp_status cli_open_annotations(lp_annotations **out, const cli_sae_choice *choice, lp_annotations_mode mode,
+                               lp_error *err)
+{
+    char *path = NULL;
+    bool may_miss = mode == LP_ANNOTATIONS_READ && !choice->annotations;
+    *out = NULL;
+    lp_status st = choice->annotations ? LP_OK : lp_annotations_path(&path, NULL, err);
+    if (st == LP_OK) st = lp_annotations_open(out, path ? path : choice->annotations, mode, err);
+    free(path);
+    return st == LP_E_NOT_FOUND && may_miss ? LP_OK : st;
+}
+
+static lp_status add_own_labels(lp_labels *l, const cli_sae_choice *choice, const lp_sae *s, lp_error *err)
+{
+    lp_annotations *a;
+    LP_TRY(cli_open_annotations(&a, choice, LP_ANNOTATIONS_READ, err));
+    lp_status st = a ? lp_annotations_overlay(l, a, s, err) : LP_OK;
+    lp_annotations_close(a);
+    return st;
+}
+
 static lp_status open_one(cli_saes *out, cli *c, const lp_model *m, const cli_sae_choice *choice,
                           const lp_sae_options *o, const lp_sae_place *place, lp_error *err)
 {
     LP_TRY(lp_sae_open(&out->items[out->n], place->path, o, &c->env, err));
     lp_sae *s = out->items[out->n++];
     if (m) LP_TRY(lp_sae_fits(s, &m->config, err));
+    if (choice->is_unlabelled) return LP_OK;
     const char *model = place->model_id ? place->model_id : LP_SAE_EMBEDDED_MODEL;
-    return lp_labels_find(&out->labels[out->n - 1], choice->labels, model, place->source_id, s->d_sae, err);
+    lp_labels *labels = &out->labels[out->n - 1];
+    LP_TRY(lp_labels_find(labels, choice->labels, model, place->source_id, s->d_sae, err));
+    return add_own_labels(labels, choice, s, err);
 }
 
 lp_status cli_open_saes(cli_saes *out, cli *c, const lp_model *m, const cli_sae_choice *choice, lp_error *err)

@@ -17,11 +17,14 @@
 #include "sae/labels.h"
 #include "sae/names.h"
 #include "sae/sae.h"
+#include "store/annotations.h"
 
 typedef struct cli_sae_choice {
     cli_texts names;
     const char *site, *labels;
-    const char *check_text; /* file; NULL: the shipped one */
+    const char *annotations; /* file of own labels; NULL: the usual one */
+    bool is_unlabelled;      /* open them without labels                     */
+    const char *check_text;  /* file; NULL: the shipped one */
     bool is_unchecked;
     int type; /* 0: f32, 1: bf16 */
 } cli_sae_choice;
@@ -33,6 +36,7 @@ typedef struct cli_sae_choice {
     {"sae-type", 0, CLI_CHOICE, &(x).type, "f32|bf16", "hold its weights exactly (default), or in half the memory"}, \
     {"site", 0, CLI_TEXT, &(x).site, "SITE", "where it reads, resid_post.20, if it does not say"},                     \
     {"labels", 0, CLI_TEXT, &(x).labels, "DIR", "a Neuronpedia export with names of its features"},                    \
+    {"annotations", 0, CLI_TEXT, &(x).annotations, "FILE", "own labels, which come before those (default: see label --help)"}, \
     {"check-text", 0, CLI_TEXT, &(x).check_text, "FILE", "the text that shows whether it fits (default: a shipped one)"}, \
     {"unchecked", 0, CLI_FLAG, &(x).is_unchecked, NULL, "use it though it does not fit, or without looking"}
 /* clang-format on */
@@ -65,6 +69,10 @@ typedef struct cli_scene { /* the choices come from the options, the rest is zer
 lp_status cli_open_scene(cli_scene *x, cli *c, lp_error *err); /* the model and a session */
 lp_status cli_fill_scene(cli_scene *x, cli *c, lp_error *err); /* the prompt and the SAEs */
 void cli_close_scene(cli_scene *x);                            /* as far as it was opened */
+
+/* The person's own labels: of the choice, else the usual file.  Reading: *out is NULL where there is none. */
+lp_status cli_open_annotations(lp_annotations **out, const cli_sae_choice *choice, lp_annotations_mode mode,
+                               lp_error *err);
 
 /* What opening for a model does last: are they fed the right tensors?  For those that were opened without one. */
 lp_status cli_guard_saes(cli_saes *s, cli *c, const lp_model *m, const cli_sae_choice *choice, lp_error *err);

@@ -7,6 +7,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 out=$scratch/out err=$scratch/err
 passed=0 failed=0
+export XDG_DATA_HOME=$scratch/data # own labels are there
 export XDG_CACHE_HOME=$scratch/cache # checks of SAEs are remembered there
 
 complain() {
