@@ -23,6 +23,9 @@ typedef struct lp_safetensors_writer lp_safetensors_writer;
 lp_status lp_safetensors_create(lp_safetensors_writer **out, const char *path, lp_error *err);
 lp_status lp_safetensors_declare(lp_safetensors_writer *w, const char *name, lp_dtype type, int n_dims,
                                  const int64_t *shape, lp_error *err); /* F32, F16, BF16 */
+/* Of any type of the format, "I64", whose elements have `each` bytes: 1, 2, 4 or 8. */
+lp_status lp_safetensors_declare_raw(lp_safetensors_writer *w, const char *name, const char *type, int each, int n_dims,
+                                     const int64_t *shape, lp_error *err);
 lp_status lp_safetensors_metadata(lp_safetensors_writer *w, const char *key, const char *value, lp_error *err);
 lp_status lp_safetensors_begin(lp_safetensors_writer *w, lp_error *err);
 lp_status lp_safetensors_write(lp_safetensors_writer *w, const void *data, size_t bytes, lp_error *err);

@@ -46,10 +46,10 @@ lp_status lp_safetensors_create(lp_safetensors_writer **out, const char *path, l
 }
 
 /* json_object() with the given members; steals them, and fails when any of them is NULL. */
-static json_t *describe(lp_dtype type, json_t *shape, json_t *span)
+static json_t *describe(const char *type, json_t *shape, json_t *span)
 {
     json_t *j = json_object();
-    if (!j || json_object_set_new(j, "dtype", json_string(lp_dtype_name(type))) != 0) {
+    if (!j || json_object_set_new(j, "dtype", json_string(type)) != 0) {
         json_decref(shape);
         json_decref(span);
         json_decref(j);
@@ -76,14 +76,21 @@ static json_t *integers(const int64_t *v, int n)
 lp_status lp_safetensors_declare(lp_safetensors_writer *w, const char *name, lp_dtype type, int n_dims,
                                  const int64_t *shape, lp_error *err)
 {
+    int each = lp_dtype_block(type) == 1 ? (int)lp_dtype_block_bytes(type) : 0;
+    return lp_safetensors_declare_raw(w, name, lp_dtype_name(type), each, n_dims, shape, err);
+}
+
+lp_status lp_safetensors_declare_raw(lp_safetensors_writer *w, const char *name, const char *type, int each, int n_dims,
+                                     const int64_t *shape, lp_error *err)
+{
     uint64_t n = 1, bytes = 0;
-    bool fits = n_dims >= 0 && n_dims <= LP_MAX_DIMS && lp_dtype_block(type) == 1 && !w->data;
+    bool fits = n_dims >= 0 && n_dims <= LP_MAX_DIMS && each > 0 && !w->data;
     for (int i = 0; i < n_dims && fits; i++) fits = shape[i] >= 0 && !__builtin_mul_overflow(n, (uint64_t)shape[i], &n);
     int64_t span[2] = {(int64_t)w->bytes, 0};
-    if (!fits || !lp_dtype_bytes(type, n, &bytes) || __builtin_add_overflow(span[0], bytes, &span[1]))
+    if (!fits || __builtin_mul_overflow(n, (uint64_t)each, &bytes) || __builtin_add_overflow(span[0], bytes, &span[1]))
         return lp_fail(err, LP_E_SHAPE, "%s: tensor \"%s\" cannot be declared: its type or shape is not one we write",
                        w->file.path, name);
-    if (w->bytes % (uint64_t)lp_dtype_block_bytes(type))
+    if (w->bytes % (uint64_t)each)
         return lp_fail(err, LP_E_SHAPE, "%s: tensor \"%s\" would not be aligned; declare wider types first",
                        w->file.path, name);
     if (!strcmp(name, "__metadata__") || json_object_get(w->root, name))
