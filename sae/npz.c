@@ -73,20 +73,21 @@ static bool read_shape(lp_npz_array *a, const char *s)
     }
 }
 
+static lp_status unsupported(const lp_npz *z, const char *member, const char *descr, lp_error *err)
+{
+    return lp_fail(err, LP_E_UNSUPPORTED, "%s: %s: elements of type %.12s; '<f2', '<f4' and '<f8' are read", z->path,
+                   member, descr);
+}
+
 static lp_status read_dict(lp_npz *z, lp_npz_array *a, const char *member, const char *dict, lp_error *err)
 {
     const char *descr = value_of(dict, "descr"), *order = value_of(dict, "fortran_order");
     if (!descr || !order || !read_shape(a, value_of(dict, "shape")))
         return broken(z, member, "not an array header NumPy would write", err);
-    if (strncmp(descr, "'<f2'", 5) == 0)
-        a->element = 2;
-    else if (strncmp(descr, "'<f4'", 5) == 0)
-        a->element = 4;
-    else if (strncmp(descr, "'<f8'", 5) == 0)
-        a->element = 8;
-    else
-        return lp_fail(err, LP_E_UNSUPPORTED, "%s: %s: elements of type %.12s; '<f2', '<f4' and '<f8' are read",
-                       z->path, member, descr);
+    bool is_known = strncmp(descr, "'<", 2) == 0 && strchr("fiu", descr[2]) && descr[2] && strchr("248", descr[3]) &&
+                    descr[3] && descr[4] == '\'';
+    if (!is_known) return unsupported(z, member, descr, err);
+    a->kind = descr[2], a->element = descr[3] - '0';
     a->is_fortran = strncmp(order, "True", 4) == 0 && a->n_dims > 1;
     return LP_OK;
 }
@@ -247,6 +248,8 @@ lp_status lp_npz_read(lp_npz *z, float *out, size_t n, lp_error *err)
     assert(z->open);
     const lp_npz_array *a = z->reading;
     size_t element = (size_t)a->element;
+    char descr[] = {'\'', '<', a->kind, (char)('0' + a->element), '\'', 0};
+    if (a->kind != 'f') return unsupported(z, a->name, descr, err);
     if (n > z->left) return broken(z, a->name, "fewer elements than asked for", err);
     z->left -= n;
     if (element == 4)
@@ -257,6 +260,24 @@ lp_status lp_npz_read(lp_npz *z, float *out, size_t n, lp_error *err)
         convert(out, z->piece, k, a->element);
         out += k;
         n -= k;
+    }
+    return LP_OK;
+}
+
+lp_status lp_npz_read_whole(lp_npz *z, int64_t *out, size_t n, lp_error *err)
+{
+    assert(z->open);
+    const lp_npz_array *a = z->reading;
+    if (a->kind == 'f') return broken(z, a->name, "holds fractions where whole numbers are expected", err);
+    if (n > z->left) return broken(z, a->name, "fewer elements than asked for", err);
+    z->left -= n;
+    size_t element = (size_t)a->element;
+    for (; n > 0; n--, out++) {
+        uint64_t v = 0;
+        LP_TRY(take(z, z->open, a->name, &v, element, err)); /* little-endian */
+        uint64_t sign = a->kind == 'i' ? (uint64_t)1 << (8 * element - 1) : 0;
+        if (a->kind == 'u' && v >> 63) return lp_fail(err, LP_E_RANGE, "%s: %s: a number above 2^63", z->path, a->name);
+        *out = (int64_t)((v ^ sign) - sign);
     }
     return LP_OK;
 }
