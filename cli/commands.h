@@ -13,6 +13,7 @@ extern const cli_command cmd_trace;
 extern const cli_command cmd_lens;
 extern const cli_command cmd_features;
 extern const cli_command cmd_extract;
+extern const cli_command cmd_merge;
 extern const cli_command cmd_feature;
 extern const cli_command cmd_export;
 extern const cli_command cmd_label;

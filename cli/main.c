@@ -17,8 +17,8 @@
 static const cli_command *const commands[] = {
     &cmd_info,      &cmd_hooks,   &cmd_tokenize, &cmd_generate, &cmd_chat,    &cmd_trace,  &cmd_lens,
     &cmd_features,  &cmd_feature, &cmd_label,    &cmd_sae,      &cmd_steer,   &cmd_recipe, &cmd_rank,
-    &cmd_attribute, &cmd_patch,   &cmd_sweep,    &cmd_replay,   &cmd_extract, &cmd_export, &cmd_bench,
-    &cmd_synth,     &cmd_verify,  &cmd_index,    &cmd_query,    &cmd_store,   NULL,
+    &cmd_attribute, &cmd_patch,   &cmd_sweep,    &cmd_replay,   &cmd_extract, &cmd_index,  &cmd_query,
+    &cmd_store,     &cmd_merge,   &cmd_export,   &cmd_bench,    &cmd_synth,   &cmd_verify, NULL,
 };
 
 static const cli_command *find_command(const char *name)

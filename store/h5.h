@@ -68,6 +68,7 @@ typedef enum lp_h5_type {
     LP_H5_F64
 } lp_h5_type;
 size_t lp_h5_size(lp_h5_type t);
+hid_t lp_h5_type_of(lp_h5_type t); /* a copy, to close */
 
 typedef struct lp_h5_deflater {
     struct libdeflate_compressor *compressor;
@@ -105,6 +106,16 @@ lp_status lp_h5_make_plain(hid_t *set, hid_t at, const char *name, lp_h5_type t,
 lp_status lp_h5_write_plain(hid_t set, lp_h5_type t, uint64_t first, uint64_t n, int width, const void *rows,
                             lp_error *err);
 lp_status lp_h5_close_plain(hid_t *set, lp_error *err); /* -1 is fine; becomes -1 */
+
+/* A virtual set: rows that lie in other files, one part after the other.  Where a source is gone libhdf5 gives the fill
+ * value and no error, so that is one nobody takes for data: NaN, -1, the largest of what has no sign. */
+typedef struct lp_h5_source {
+    const char *file; /* beside the file that is written */
+    uint64_t n;       /* rows of the set that has the same path there */
+} lp_h5_source;
+/* path: of the sets in the sources, and of the new one, whose group exists; no source with rows: an empty set. */
+lp_status lp_h5_put_virtual(hid_t file, const char *path, lp_h5_type t, int width, const lp_h5_source *sources,
+                            size_t n, lp_error *err);
 
 typedef struct lp_h5_set {
     hid_t id; /* -1: closed */

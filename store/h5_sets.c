@@ -21,8 +21,7 @@ size_t lp_h5_size(lp_h5_type t)
     return sizes[t];
 }
 
-/* A copy, to close. */
-static hid_t type_of(lp_h5_type t)
+hid_t lp_h5_type_of(lp_h5_type t)
 {
     switch (t) {
     case LP_H5_U8:
@@ -100,7 +99,7 @@ lp_status lp_h5_column_begin(lp_h5_column *c, hid_t at, const char *name, lp_h5_
     hsize_t dims[2] = {0, (hsize_t)width}, most[2] = {H5S_UNLIMITED, (hsize_t)width};
     c->chunk = malloc(CHUNK);
     if (!c->chunk) return lp_fail(err, LP_E_MEMORY, "out of memory");
-    hid_t type = type_of(t), create = chunked(c), space = H5Screate_simple(width ? 2 : 1, dims, most);
+    hid_t type = lp_h5_type_of(t), create = chunked(c), space = H5Screate_simple(width ? 2 : 1, dims, most);
     c->set = H5Dcreate2(at, name, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
     lp_status st = c->set < 0 ? lp_h5_fail(err, LP_E_IO, "cannot write %s", name) : LP_OK;
     H5Sclose(space), H5Pclose(create), H5Tclose(type);
@@ -166,7 +165,7 @@ lp_status lp_h5_put_column(hid_t at, const char *name, lp_h5_type t, int width, 
 lp_status lp_h5_make_plain(hid_t *set, hid_t at, const char *name, lp_h5_type t, uint64_t n, int width, lp_error *err)
 {
     hsize_t dims[2] = {n, (hsize_t)width};
-    hid_t type = type_of(t), create = H5Pcreate(H5P_DATASET_CREATE), space = H5Screate_simple(2, dims, NULL);
+    hid_t type = lp_h5_type_of(t), create = H5Pcreate(H5P_DATASET_CREATE), space = H5Screate_simple(2, dims, NULL);
     H5Pset_obj_track_times(create, false);
     H5Pset_alloc_time(create, H5D_ALLOC_TIME_EARLY);
     H5Pset_fill_time(create, H5D_FILL_TIME_NEVER);
@@ -189,7 +188,7 @@ static void select_rows(hid_t *file, hid_t *memory, hid_t set, uint64_t first, u
 lp_status lp_h5_write_plain(hid_t set, lp_h5_type t, uint64_t first, uint64_t n, int width, const void *rows,
                             lp_error *err)
 {
-    hid_t file, memory, type = type_of(t);
+    hid_t file, memory, type = lp_h5_type_of(t);
     select_rows(&file, &memory, set, first, n, width);
     lp_status st = LP_OK;
     if (H5Dwrite(set, type, memory, file, H5P_DEFAULT, rows) < 0) st = lp_h5_fail(err, LP_E_IO, "cannot write");
@@ -208,7 +207,7 @@ lp_status lp_h5_close_plain(hid_t *set, lp_error *err)
 
 static bool is_type(hid_t set, lp_h5_type t)
 {
-    hid_t has = H5Dget_type(set), want = type_of(t);
+    hid_t has = H5Dget_type(set), want = lp_h5_type_of(t);
     bool same = has >= 0 && H5Tequal(has, want) > 0;
     H5Tclose(has), H5Tclose(want);
     return same;
@@ -290,7 +289,7 @@ void lp_h5_set_close(lp_h5_set *s)
 lp_status lp_h5_set_read(const lp_h5_set *s, uint64_t first, uint64_t n, void *out, lp_error *err)
 {
     if (n == 0) return LP_OK;
-    hid_t file, memory, type = type_of(s->type);
+    hid_t file, memory, type = lp_h5_type_of(s->type);
     select_rows(&file, &memory, s->id, first, n, s->width);
     lp_status st = LP_OK;
     if (H5Dread(s->id, type, memory, file, H5P_DEFAULT, out) < 0) st = lp_h5_fail(err, LP_E_FORMAT, "damaged");

@@ -48,6 +48,14 @@ lp_shard_stat lp_shard_stat_of(const int *row, const float *value, size_t n, con
 
 lp_h5_type lp_shard_dense_type(lp_dtype t);
 
+/* ---- what a file says of itself, with the lock held -------------------------------------------------------------- */
+
+/* AnnData's attributes of a csr_matrix and ours. */
+lp_status lp_shard_put_sae(hid_t group, const lp_shard_sae *s, int64_t rows, int64_t n_values, lp_error *err);
+lp_status lp_shard_put_dense(hid_t set, const lp_shard_dense *d, lp_error *err); /* how to decode it */
+/* /contents: where to find what, in the order of the head. */
+lp_status lp_shard_put_contents(hid_t file, const lp_shard_head *h, lp_error *err);
+
 /* ---- reading, with the lock held --------------------------------------------------------------------------------- */
 
 typedef struct lp_shard_sets { /* of one SAE; opened when first used */

@@ -211,18 +211,16 @@ static lp_status put_stats(lp_shard_writer *w, int sae, const transpose *t, lp_e
     return st;
 }
 
-static lp_status put_sae_attributes(lp_shard_writer *w, int sae, lp_error *err)
+lp_status lp_shard_put_sae(hid_t g, const lp_shard_sae *s, int64_t rows, int64_t n_values, lp_error *err)
 {
-    const lp_shard_sae *s = &w->head.saes[sae];
-    hid_t g = w->saes[sae].group;
-    LP_TRY(put_matrix(g, "csr_matrix", w->n, s->d_sae, err));
+    LP_TRY(put_matrix(g, "csr_matrix", rows, s->d_sae, err));
     LP_TRY(lp_h5_put_text(g, "name", s->name, err));
     LP_TRY(lp_h5_put_text(g, "hash", s->hash, err));
     LP_TRY(lp_h5_put_text(g, "units", "SAE activation", err));
     LP_TRY(lp_h5_put_text(g, "site", lp_site_name(s->spot.site), err));
     LP_TRY(lp_h5_put_int(g, "layer", s->spot.layer, err));
     LP_TRY(lp_h5_put_int(g, "d_out", s->d_out, err));
-    LP_TRY(lp_h5_put_int(g, "nnz", w->saes[sae].n_values, err));
+    LP_TRY(lp_h5_put_int(g, "nnz", n_values, err));
     if (!s->spot.is_coder) return LP_OK;
     LP_TRY(lp_h5_put_text(g, "site_out", lp_site_name(s->spot.site_out), err));
     return lp_h5_put_int(g, "layer_out", s->spot.layer_out, err);
@@ -253,7 +251,7 @@ static lp_status put_sae(lp_shard_writer *w, int sae, lp_error *err)
     if (st == LP_OK) st = turn(t, w, sae, err);
     if (st == LP_OK) st = put_by_feature(w, sae, t, err);
     if (st == LP_OK) st = put_stats(w, sae, t, err);
-    if (st == LP_OK) st = put_sae_attributes(w, sae, err);
+    if (st == LP_OK) st = lp_shard_put_sae(w->saes[sae].group, &w->head.saes[sae], w->n, w->saes[sae].n_values, err);
     if (st == LP_OK) lp_h5_close_group(&w->saes[sae].group);
     free(t->at), free(t->row), free(t->value), free(t);
     return st;
@@ -262,14 +260,13 @@ static lp_status put_sae(lp_shard_writer *w, int sae, lp_error *err)
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 /* Where to find what, in the order of the head. */
-static lp_status put_contents(lp_shard_writer *w, lp_error *err)
+lp_status lp_shard_put_contents(hid_t file, const lp_shard_head *h, lp_error *err)
 {
-    const lp_shard_head *h = &w->head;
     size_t n = (size_t)(h->n_saes > h->n_dense ? h->n_saes : h->n_dense) + 1;
     lp_shard_path *path = lp_calloc(n, sizeof *path);
     const char **text = lp_calloc(n, sizeof *text);
     hid_t g = -1;
-    lp_status st = path && text ? lp_h5_make_group(&g, w->file, "contents", err)
+    lp_status st = path && text ? lp_h5_make_group(&g, file, "contents", err)
                                 : lp_fail(err, LP_E_MEMORY, "out of memory");
     for (int i = 0; st == LP_OK && i < h->n_saes; i++) path[i] = lp_shard_sae_path(&h->saes[i]), text[i] = path[i].text;
     if (st == LP_OK) st = lp_h5_put_strings(g, "sae", text, h->n_saes, err);
@@ -318,7 +315,7 @@ static lp_status put_small(lp_shard_writer *w, lp_error *err)
     for (int i = 0; i < w->head.n_dense; i++) LP_TRY(lp_h5_close_plain(&w->dense[i], err));
     LP_TRY(put_tokens(w, err));
     LP_TRY(put_documents(w, err));
-    return put_contents(w, err);
+    return lp_shard_put_contents(w->file, &w->head, err);
 }
 
 static lp_status finish_file(lp_shard_writer *w, lp_error *err)

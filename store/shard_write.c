@@ -66,6 +66,13 @@ static lp_status begin_sae(lp_shard_writer *w, int i, lp_error *err)
     return lp_h5_column_put(&x->indptr, &zero, 1, &w->deflater, err);
 }
 
+lp_status lp_shard_put_dense(hid_t set, const lp_shard_dense *d, lp_error *err)
+{
+    if (d->type != LP_BF16) return LP_OK;
+    LP_TRY(lp_h5_put_text(set, "dtype", "bfloat16", err));
+    return lp_h5_put_text(set, "decode", "(x.astype('u4') << 16).view('f4')", err);
+}
+
 static lp_status begin_dense(lp_shard_writer *w, int i, lp_error *err)
 {
     const lp_shard_dense *d = &w->head.dense[i];
@@ -73,10 +80,7 @@ static lp_status begin_dense(lp_shard_writer *w, int i, lp_error *err)
     LP_TRY(lp_h5_make_group(&group, w->file, lp_shard_dense_path(d).text, err));
     lp_status st = lp_h5_make_plain(&w->dense[i], group, "values", lp_shard_dense_type(d->type),
                                     (uint64_t)w->head.n_tokens, d->width, err);
-    if (st == LP_OK && d->type == LP_BF16) {
-        st = lp_h5_put_text(w->dense[i], "dtype", "bfloat16", err);
-        if (st == LP_OK) st = lp_h5_put_text(w->dense[i], "decode", "(x.astype('u4') << 16).view('f4')", err);
-    }
+    if (st == LP_OK) st = lp_shard_put_dense(w->dense[i], d, err);
     lp_h5_close_group(&group);
     return st;
 }
