@@ -159,5 +159,9 @@ done
 : >"$err"
 if [ "$(bytes_of "$STORE")" = "$(bytes_of "$scratch/whole")" ]; then good; else complain "other bytes than the run nobody touched"; fi
 
+for log in merge-*.log; do
+    if [ -s "$log" ] && compgen -G "$STORE/runs/*/run.h5" >/dev/null; then good; else complain "no run.h5: $(cat "$log")"; fi
+done
+
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
