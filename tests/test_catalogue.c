@@ -354,8 +354,9 @@ static void test_foreign(const filled *f, uint64_t want)
     filled_path(path, f, "catalog.sqlite");
     remove_catalogue(f);
     CHECK(open_again(f, LP_CATALOGUE_READ) == LP_E_NOT_FOUND);
-    write_bytes(path, "this is no database, but long enough to be looked at as if it were one: ......................",
-                96);
+    static const char junk[] =
+        "this is no database, but long enough to be looked at as if it were one: ...............";
+    write_bytes(path, junk, sizeof junk);
     CHECK(open_again(f, LP_CATALOGUE_READ) == LP_E_FORMAT && open_again(f, LP_CATALOGUE_WRITE) == LP_E_FORMAT);
     CHECK(lp_store_index(NULL, f->store, false, NULL, NULL) == LP_E_FORMAT);
     must_index(f, true, f->n); /* a damaged one is replaced */

@@ -454,6 +454,7 @@ static void test_changed(void)
     filled_path(path, &f, "runs/" FILLED_RUN "/shard-000001.h5");
     CHECK(lp_read_file(&bytes, &n, path, 1 << 28, NULL) == LP_OK);
     CHECK(lp_query_open(&other, f.store, "0123", NULL, NULL) == LP_OK);
+    lp_query_close(other);
     CHECK(lp_query_open(&other, f.store, "9", NULL, NULL) == LP_E_NOT_FOUND && other == NULL);
     CHECK(lp_query_open(&other, f.store, NULL, NULL, NULL) == LP_OK);
     chmod(path, 0600);
