@@ -6,12 +6,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { PIECE = 1 << 20, SIDE_LIMIT = 4096 };
+enum { PIECE = 1 << 20, SIDE_LIMIT = 4096, QUIET_SECONDS = 10 };
 
 /* ---- hashes ------------------------------------------------------------------------------------------------------ */
 
@@ -110,9 +113,32 @@ static bool is_part(const char *name)
     return strncmp(name, ".shard-", 7) == 0 && lp_ends_in(name, ".part");
 }
 
-/* libhdf5 locks a file while it writes it; where locks do not work, nothing is taken away. */
-static bool is_left_behind(const char *path)
+void lp_shard_host(char out[LP_SHARD_HOST])
 {
+    memset(out, 0, LP_SHARD_HOST);
+    gethostname(out, LP_SHARD_HOST - 1);
+    for (char *c = out; *c; c++)
+        if (*c == '/') *c = '_';
+}
+
+/* .shard-000018.h5.HOST.PID.part: is that another process of this machine, and alive (or not yet buried)? */
+static bool has_living_owner(const char *name)
+{
+    char host[LP_SHARD_HOST];
+    lp_shard_host(host);
+    const char *at = strstr(name, ".h5.");
+    size_t n = strlen(host);
+    if (!at || strncmp(at + 4, host, n) != 0 || at[4 + n] != '.') return false;
+    long pid = strtol(at + 5 + n, NULL, 10);
+    return pid > 0 && pid != (long)getpid() && (kill((pid_t)pid, 0) == 0 || errno != ESRCH);
+}
+
+/* libhdf5 locks a file while it writes it; where locks do not work, nothing is taken away.  One that was just made, or just
+ * closed to be sealed, has no lock for a moment: if its owner lives, it must have been left alone for a while as well. */
+static bool is_left_behind(const char *path, const char *name)
+{
+    struct stat s;
+    if (stat(path, &s) != 0 || (has_living_owner(name) && time(NULL) - s.st_mtime < QUIET_SECONDS)) return false;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return false;
     bool is_free = flock(fd, LOCK_EX | LOCK_NB) == 0;
@@ -131,7 +157,7 @@ lp_status lp_shard_sweep(const char *folder, int *n, lp_error *err)
         char *path = lp_path_join(folder, e->d_name);
         if (!path)
             st = lp_fail(err, LP_E_MEMORY, "out of memory");
-        else if (is_left_behind(path) && unlink(path) == 0)
+        else if (is_left_behind(path, e->d_name) && unlink(path) == 0)
             taken++;
         free(path);
     }

@@ -101,4 +101,8 @@ lp_status lp_shard_write_side(const char *path, const char *hash, lp_error *err)
 /* The folder itself to the disk, as far as its file system can. */
 void lp_sync_folder(const char *folder);
 
+/* This machine's name as it stands in the name of a .part.  shard_file.c */
+enum { LP_SHARD_HOST = 65 };
+void lp_shard_host(char out[LP_SHARD_HOST]);
+
 #endif

@@ -36,10 +36,8 @@ static lp_status look_for_room(const char *folder, uint64_t expected, lp_error *
 
 static lp_status name_files(lp_shard_writer *w, const char *folder, lp_error *err)
 {
-    char host[65] = "";
-    gethostname(host, sizeof host - 1);
-    for (char *c = host; *c; c++)
-        if (*c == '/') *c = '_';
+    char host[LP_SHARD_HOST];
+    lp_shard_host(host);
     w->folder = lp_strdup(folder);
     w->path = lp_format("%s/shard-%06d.h5", folder, w->head.number);
     w->part = lp_format("%s/.shard-%06d.h5.%s.%ld.part", folder, w->head.number, host, (long)getpid());

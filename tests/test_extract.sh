@@ -17,7 +17,7 @@ lap() { "$lapidary" "$@" -q 2>"$err" </dev/null; }
 has() { if grep -qE -- "$3" <<<"$2"; then good; else complain "$1: no \"$3\" in \"${2:0:300}\""; fi; }
 runs() { find "$1/runs" -maxdepth 1 -mindepth 1 -type d; }
 # The files of a run that count, with their bytes.
-bytes_of() { (cd "$(runs "$1")" && find . -maxdepth 1 \( -name 'shard-*' -o -name '*.json*' \) -not -name budget.json -print0 | sort -z | xargs -0 sha256sum); }
+bytes_of() { (cd "$(runs "$1")" && find . -maxdepth 1 \( -name 'shard-*' -o -name '*.json*' \) -not -name budget.json -not -name '*.tmp' -print0 | sort -z | xargs -0 sha256sum); }
 same() { if [ "$(bytes_of "$2")" = "$(bytes_of "$scratch/whole")" ]; then good; else complain "$1: other bytes than the whole run"; fi; }
 fails() { # what, text, words...
     local what=$1 text=$2 status=0
@@ -57,6 +57,11 @@ for ((i = 0; i < 3; i++)); do # and by what asks politely
 done
 lap "${job[@]}" --store "$scratch/killed" >"$out" || complain "it does not go on after $kills kills"
 same "killed $kills times" "$scratch/killed"
+for ((i = 0; i < 20; i++)); do # who was killed is dead at once, but may wait to be buried
+    find "$scratch/killed" -name '*.part' | grep -q . || break
+    sleep 1
+    lap "${job[@]}" --store "$scratch/killed" >"$out"
+done
 if find "$scratch/killed" -name '*.part' | grep -q .; then complain "a .part is left behind"; else good; fi
 
 # ---- files that changed on the disk
