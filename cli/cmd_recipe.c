@@ -108,21 +108,14 @@ static lp_status make_text(char **text, const job *w, lp_error *err)
 static lp_status write_text(const job *w, lp_error *err)
 {
     char *text = NULL;
-    lp_outfile f = {.fd = -1};
     LP_TRY(make_text(&text, w, err));
     size_t n = strlen(text);
-    bool is_ended = n && text[n - 1] == '\n';
+    const char *tail = n && text[n - 1] == '\n' ? "" : "\n";
     lp_status st = LP_OK;
-    if (!w->out) {
-        fputs(text, stdout);
-        if (!is_ended) putchar('\n');
-    } else {
-        st = lp_outfile_open(&f, w->out, err);
-        if (st == LP_OK) st = lp_outfile_write(&f, text, n, err);
-        if (st == LP_OK && !is_ended) st = lp_outfile_write(&f, "\n", 1, err);
-        if (st == LP_OK) st = lp_outfile_end(&f, err);
-        lp_outfile_close(&f);
-    }
+    if (w->out)
+        st = lp_outfile_text(w->out, text, tail, err);
+    else
+        printf("%s%s", text, tail);
     free(text);
     return st;
 }

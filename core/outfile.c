@@ -123,3 +123,14 @@ void lp_outfile_close(lp_outfile *f)
     free(f->buf);
     *f = (lp_outfile){.fd = -1};
 }
+
+lp_status lp_outfile_text(const char *path, const char *text, const char *tail, lp_error *err)
+{
+    lp_outfile f;
+    LP_TRY(lp_outfile_open(&f, path, err));
+    lp_status st = lp_outfile_write(&f, text, strlen(text), err);
+    if (st == LP_OK) st = lp_outfile_write(&f, tail, strlen(tail), err);
+    if (st == LP_OK) st = lp_outfile_end(&f, err);
+    lp_outfile_close(&f);
+    return st;
+}

@@ -22,4 +22,7 @@ lp_status lp_outfile_pad(lp_outfile *f, uint64_t to, lp_error *err); /* zero byt
 lp_status lp_outfile_end(lp_outfile *f, lp_error *err);              /* the file appears; f is closed */
 void lp_outfile_close(lp_outfile *f);                                /* gives up what is not ended   */
 
+/* A file that is one text, and `tail` after it ("\n", or ""): all of the above. */
+lp_status lp_outfile_text(const char *path, const char *text, const char *tail, lp_error *err);
+
 #endif

@@ -87,16 +87,6 @@ static void make_folders(char *path)
     }
 }
 
-static lp_status write_text(const char *path, const char *text, lp_error *err)
-{
-    lp_outfile f;
-    LP_TRY(lp_outfile_open(&f, path, err));
-    lp_status st = lp_outfile_write(&f, text, strlen(text), err);
-    if (st == LP_OK) st = lp_outfile_end(&f, err);
-    lp_outfile_close(&f);
-    return st;
-}
-
 void lp_check_cache_save(lp_check_cache *c)
 {
     lp_error err = {0};
@@ -104,7 +94,7 @@ void lp_check_cache_save(lp_check_cache *c)
     json_t *j = json_pack("{s:s,s:i,s:O}", "format", format, "version", VERSION, "checks", c->checks);
     char *text = j ? json_dumps(j, JSON_INDENT(1) | JSON_SORT_KEYS) : NULL;
     make_folders(c->path);
-    lp_status st = text ? write_text(c->path, text, &err) : lp_fail(&err, LP_E_MEMORY, "out of memory");
+    lp_status st = text ? lp_outfile_text(c->path, text, "", &err) : lp_fail(&err, LP_E_MEMORY, "out of memory");
     if (st != LP_OK) lp_log(&c->env, LP_INFO, "checks of SAEs are not remembered: %s", err.text);
     c->has_news = false;
     free(text);

@@ -376,14 +376,9 @@ lp_status lp_recipe_text(char **out, const lp_recipe *r, lp_error *err)
 lp_status lp_recipe_write(const lp_recipe *r, const char *path, lp_error *err)
 {
     char *text = NULL;
-    lp_outfile f = {.fd = -1};
     lp_status st = lp_recipe_check(r, err);
     if (st == LP_OK) st = lp_recipe_text(&text, r, err);
-    if (st == LP_OK) st = lp_outfile_open(&f, path, err);
-    if (st == LP_OK) st = lp_outfile_write(&f, text, strlen(text), err);
-    if (st == LP_OK) st = lp_outfile_write(&f, "\n", 1, err);
-    if (st == LP_OK) st = lp_outfile_end(&f, err);
-    lp_outfile_close(&f);
+    if (st == LP_OK) st = lp_outfile_text(path, text, "\n", err);
     free(text);
     return st;
 }

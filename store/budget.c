@@ -97,14 +97,7 @@ static lp_status record(const lp_budget *b, const lp_run_folder *r, lp_error *er
                           "disk", (json_int_t)b->disk, "memory", (json_int_t)b->memory, "sampled_tokens",
                           (json_int_t)b->sampled_tokens);
     char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_REAL_PRECISION(6)) : NULL;
-    lp_outfile f;
-    lp_status st = path && text ? lp_outfile_open(&f, path, err) : lp_fail(err, LP_E_MEMORY, "out of memory");
-    if (path && text) {
-        if (st == LP_OK) st = lp_outfile_write(&f, text, strlen(text), err);
-        if (st == LP_OK) st = lp_outfile_write(&f, "\n", 1, err);
-        if (st == LP_OK) st = lp_outfile_end(&f, err);
-        lp_outfile_close(&f);
-    }
+    lp_status st = path && text ? lp_outfile_text(path, text, "\n", err) : lp_fail(err, LP_E_MEMORY, "out of memory");
     json_decref(o);
     free(path), free(text);
     return st;

@@ -153,7 +153,6 @@ static lp_status write_split(job *j, const char *folder, const split *at, lp_err
 /* delphi's CacheConfig and the model's name, by its keys. */
 static lp_status write_config(const job *j, const char *folder, lp_error *err)
 {
-    lp_outfile f;
     const lp_series *s = j->s;
     char *path = lp_path_join(folder, "config.json"), *text = NULL;
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:i, s:s, s:s, s:s}", "dataset_repo",
@@ -163,12 +162,7 @@ static lp_status write_config(const job *j, const char *folder, lp_error *err)
                           j->o->model_name ? j->o->model_name : "", "sae_hash", s->hash, "sae", s->name);
     if (o) text = json_dumps(o, JSON_INDENT(4));
     json_decref(o);
-    lp_status st = path && text ? lp_outfile_open(&f, path, err) : lp_fail(err, LP_E_MEMORY, "out of memory");
-    if (st == LP_OK) {
-        st = lp_outfile_write(&f, text, strlen(text), err);
-        if (st == LP_OK) st = lp_outfile_end(&f, err);
-        lp_outfile_close(&f);
-    }
+    lp_status st = path && text ? lp_outfile_text(path, text, "", err) : lp_fail(err, LP_E_MEMORY, "out of memory");
     free(path), free(text);
     return st;
 }

@@ -24,7 +24,7 @@ typedef struct lp_extract_job {
     double began;     /* lp_clock of the first token */
 } lp_extract_job;
 
-/* Everything up to the first token.  *store NULL: no run folder (the budget's). */
+/* Everything up to the first token; lp_extract_end, whatever it returned. */
 lp_status lp_extract_begin(lp_extract_job *j, const char *store, const char *corpus, const lp_model *m,
                            const lp_sae *const *saes, int n_saes, const lp_extract_options *o, const lp_env *env,
                            lp_error *err);

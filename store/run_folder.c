@@ -183,15 +183,8 @@ static lp_status write_about(const lp_run_folder *r, const lp_run_about *a, json
                           (json_int_t)a->plan->n_shards, "tokens", (json_int_t)a->plan->n_tokens, "documents",
                           (json_int_t)a->plan->n_documents);
     char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_INDENT(1)) : NULL;
-    lp_outfile f;
     lp_status st = path && text ? LP_OK : lp_fail(err, LP_E_MEMORY, "out of memory");
-    if (st == LP_OK && !lp_is_file(path)) {
-        st = lp_outfile_open(&f, path, err);
-        if (st == LP_OK) st = lp_outfile_write(&f, text, strlen(text), err);
-        if (st == LP_OK) st = lp_outfile_write(&f, "\n", 1, err);
-        if (st == LP_OK) st = lp_outfile_end(&f, err);
-        lp_outfile_close(&f);
-    }
+    if (st == LP_OK && !lp_is_file(path)) st = lp_outfile_text(path, text, "\n", err);
     json_decref(o);
     free(text), free(path);
     return st;

@@ -54,11 +54,7 @@ lp_status lp_shard_write_side(const char *path, const char *hash, lp_error *err)
 {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     char *line = lp_format("%s  %s\n", hash, name), *side = lp_format("%s.xxh3", path);
-    lp_outfile f = {.fd = -1};
-    lp_status st = line && side ? lp_outfile_open(&f, side, err) : lp_fail(err, LP_E_MEMORY, "out of memory");
-    if (st == LP_OK) st = lp_outfile_write(&f, line, strlen(line), err);
-    if (st == LP_OK) st = lp_outfile_end(&f, err);
-    lp_outfile_close(&f);
+    lp_status st = line && side ? lp_outfile_text(side, line, "", err) : lp_fail(err, LP_E_MEMORY, "out of memory");
     free(line), free(side);
     return st;
 }
