@@ -17,3 +17,19 @@ complain() {
 }
 
 good() { passed=$((passed + 1)); }
+
+# What the tests of features, SAEs and stores say things with.
+lap() { "$lapidary" "$@" -q 2>"$err" </dev/null; }
+is() { if [ "$2" = "$3" ]; then good; else complain "$1: got \"${2:0:200}\", want \"${3:0:200}\""; fi; }
+has() { if grep -qE -- "$3" <<<"$2"; then good; else complain "$1: no \"$3\" in \"${2:0:300}\""; fi; }
+field() { python3 -c "import json,sys; print(eval(sys.argv[1], {'j': json.load(sys.stdin)}))" "$1"; }
+# fails STATUS TEXT WORDS...: with that status, one line on stderr that has the text, and nothing on stdout.
+fails() {
+    local want=$1 says=$2
+    shift 2
+    lap "$@" >"$out"
+    is "status of $*" "$?" "$want"
+    has "stderr of $*" "$(cat "$err")" "$says"
+    is "one line of $*" "$(wc -l <"$err")" 1
+    is "nothing on stdout of $*" "$(cat "$out")" ""
+}

@@ -8,11 +8,6 @@ lapidary=$(realpath "$lapidary") data=$2
 export LC_ALL=C.UTF-8
 unset LAPIDARY_DATA
 
-lap() { "$lapidary" "$@" -q 2>"$err" </dev/null; }
-is() { if [ "$2" = "$3" ]; then good; else complain "$1: got \"${2:0:200}\", want \"${3:0:200}\""; fi; }
-has() { if grep -qE -- "$3" <<<"$2"; then good; else complain "$1: no \"$3\" in \"${2:0:300}\""; fi; }
-field() { python3 -c "import json,sys; print(eval(sys.argv[1], {'j': json.load(sys.stdin)}))" "$1"; }
-
 # ---- models
 has "the default model" "$(lap info)" $'^path\t.*/data/base$'
 for name in base draft; do has "-m $name" "$(lap info -m $name)" $"^path	.*/data/$name\$"; done
@@ -80,14 +75,6 @@ is "the columns" "$(head -n 1 <<<"$table")" $'index\trank\tnear\tcosine\tlabel\t
 is "a sample" "$(tail -n +2 <<<"$table" | cut -f 1,2 | tr '\t\n' ', ')" "0,1 0,2 512,1 512,2 1024,1 1024,2 1536,1 1536,2 "
 
 # ---- what must be refused
-fails() {
-    local want=$1 says=$2
-    shift 2
-    lap "$@" >"$out"
-    is "status of $*" "$?" "$want"
-    has "stderr of $*" "$(cat "$err")" "$says"
-    is "nothing on stdout of $*" "$(cat "$out")" ""
-}
 fails 1 "not among the SAEs .*5-lapidary-res-2k" features -S 9-lapidary-res-2k "x"
 fails 1 "hf download google/gemma-scope-2b-pt-res layer_20/width_16k/average_l0_71/params.npz" \
     features -S gemma-2-2b/20-gemmascope-res-16k "x"

@@ -13,8 +13,6 @@ echo '{"text": "", "source": "empty"}' >>"$corpus"
 saes=(-S 3-lapidary-res-2k -S 3-lapidary-transcoder-2k)
 job=(extract "$corpus" "${saes[@]}" --shard-tokens 1500 --dense resid_mid.2 --dense-type bf16)
 
-lap() { "$lapidary" "$@" -q 2>"$err" </dev/null; }
-has() { if grep -qE -- "$3" <<<"$2"; then good; else complain "$1: no \"$3\" in \"${2:0:300}\""; fi; }
 runs() { find "$1/runs" -maxdepth 1 -mindepth 1 -type d; }
 # The files of a run that count, with their bytes.
 bytes_of() { (cd "$(runs "$1")" && find . -maxdepth 1 \( -name 'shard-*' -o -name '*.json*' \) -not -name budget.json -not -name '*.tmp' -print0 | sort -z | xargs -0 sha256sum); }

@@ -8,20 +8,6 @@ export LC_ALL=C.UTF-8
 unset LAPIDARY_DATA
 s=$scratch/store sae=3-lapidary-res-2k
 
-lap() { "$lapidary" "$@" -q 2>"$err" </dev/null; }
-is() { if [ "$2" = "$3" ]; then good; else complain "$1: got \"${2:0:200}\", want \"${3:0:200}\""; fi; }
-has() { if grep -qE -- "$3" <<<"$2"; then good; else complain "$1: no \"$3\" in \"${2:0:300}\""; fi; }
-field() { python3 -c "import json,sys; print(eval(sys.argv[1], {'j': json.load(sys.stdin)}))" "$1"; }
-fails() {
-    local want=$1 says=$2
-    shift 2
-    lap "$@" >"$out"
-    is "status of $*" "$?" "$want"
-    has "stderr of $*" "$(cat "$err")" "$says"
-    is "one line of $*" "$(wc -l <"$err")" 1
-    is "nothing on stdout of $*" "$(cat "$out")" ""
-}
-
 # ---- before there is anything
 fails 1 "no such folder" query "$scratch/none" text whale
 fails 1 "no such folder" index "$scratch/none"
