@@ -75,6 +75,9 @@ double bench_peak(const bench *b, lp_arithmetic a);
 void bench_ids(const bench *b, int *ids, int n, uint32_t seed);
 const char *bench_arithmetic(lp_arithmetic a);
 
+/* A new folder in TMPDIR; remove and free it. */
+lp_status bench_folder(char **out, lp_error *err);
+
 /* One run of llama.cpp on the same file: adds "llama.cpp prompt" and "llama.cpp decode". */
 lp_status bench_peer(bench *b, lp_error *err);
 

@@ -72,15 +72,9 @@ static lp_status extract(bench *b, const char *folder, lp_arithmetic a, lp_error
 
 lp_status bench_extract(bench *b, lp_error *err)
 {
-    const char *tmp = getenv("TMPDIR");
+    char *folder = NULL;
     LP_TRY(bench_make_saes(b, err));
-    char *folder = lp_format("%s/lapidary-extract-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!folder) return lp_fail(err, LP_E_MEMORY, "out of memory");
-    if (!mkdtemp(folder)) {
-        lp_status st = lp_fail(err, LP_E_IO, "%s: cannot make a temporary folder; set TMPDIR", folder);
-        free(folder);
-        return st;
-    }
+    LP_TRY(bench_folder(&folder, err));
     lp_status st = extract(b, folder, LP_EXACT, err);
     if (st == LP_OK) st = extract(b, folder, LP_FAST, err);
     if (st == LP_OK && b->torch) st = bench_torch_extract(b, CONTEXT, folder, err);

@@ -86,17 +86,26 @@ lp_status bench_peer(bench *b, lp_error *err)
     return run_script(b, words, 3, take, "llama_cpp", err);
 }
 
+/* PyTorch's figure, beside ours of that name in both arithmetics: its share is theirs over ours, `of` says of what. */
+static void compare_torch(bench *b, const char *theirs, const char *ours, const char *const of[2], const char *unit,
+                          double value)
+{
+    static const char *const ways[] = {"exact", "fast"};
+    for (int i = 0; i < 2; i++) {
+        char name[40];
+        double mine = last(bench_find(b, ours, ways[i]));
+        snprintf(name, sizeof name, "%s%s", theirs, i ? ", ours fast" : "");
+        bench_add(b, name, "", unit, value, mine > 0 ? of[i] : NULL, value / mine);
+    }
+}
+
 static void take_torch(bench *b, const char *name, const char *text)
 {
+    static const char *const encode[] = {"encode exact", "encode fast"}, *const extract[] = {"extract exact",
+                                                                                             "extract fast"};
     if (strcmp(name, "version") == 0) snprintf(b->torch_version, sizeof b->torch_version, "%.63s", text);
-    if (strcmp(name, "encode") != 0) return;
-    double theirs = atof(text);
-    static const char *const ways[] = {"exact", "fast"}, *const names[] = {"PyTorch encode",
-                                                                           "PyTorch encode, ours fast"};
-    for (int i = 0; i < 2; i++) {
-        double ours = last(bench_find(b, "encode, 512 rows", ways[i]));
-        bench_add(b, names[i], "", "ms", theirs, ours > 0 ? (i ? "encode fast" : "encode exact") : NULL, theirs / ours);
-    }
+    if (strcmp(name, "encode") == 0) compare_torch(b, "PyTorch encode", "encode, 512 rows", encode, "ms", atof(text));
+    if (strcmp(name, "extract") == 0) compare_torch(b, "PyTorch extract", "extract", extract, "token/s", atof(text));
 }
 
 lp_status bench_torch(bench *b, int rows, lp_error *err)
@@ -108,18 +117,6 @@ lp_status bench_torch(bench *b, int rows, lp_error *err)
     snprintf(d_sae, sizeof d_sae, "%d", b->width);
     const char *words[] = {b->torch, LP_SOURCE_DIR "/tests/bench/torch_peer.py", threads, n, d_in, d_sae, NULL};
     return run_script(b, words, 2, take_torch, "torch", err);
-}
-
-static void take_torch_extract(bench *b, const char *name, const char *text)
-{
-    static const char *const ways[] = {"exact", "fast"};
-    if (strcmp(name, "version") == 0) snprintf(b->torch_version, sizeof b->torch_version, "%.63s", text);
-    if (strcmp(name, "extract") != 0) return;
-    for (int i = 0; i < 2; i++) {
-        double ours = last(bench_find(b, "extract", ways[i]));
-        bench_add(b, i ? "PyTorch extract, ours fast" : "PyTorch extract", "", "token/s", atof(text),
-                  ours > 0 ? (i ? "extract fast" : "extract exact") : NULL, atof(text) / ours);
-    }
 }
 
 lp_status bench_torch_extract(bench *b, int context, const char *folder, lp_error *err)
@@ -137,7 +134,7 @@ lp_status bench_torch_extract(bench *b, int context, const char *folder, lp_erro
     if (!shape) return lp_fail(err, LP_E_MEMORY, "out of memory");
     const char *words[] = {
         b->torch, LP_SOURCE_DIR "/tests/bench/torch_extract_peer.py", threads, n, d_sae, folder, shape, NULL};
-    lp_status st = run_script(b, words, 2, take_torch_extract, "torch and transformers", err);
+    lp_status st = run_script(b, words, 2, take_torch, "torch and transformers", err);
     free(shape);
     return st;
 }

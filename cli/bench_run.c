@@ -51,6 +51,20 @@ const bench_series *bench_find(const bench *b, const char *what, const char *ari
     return NULL;
 }
 
+lp_status bench_folder(char **out, lp_error *err)
+{
+    const char *tmp = getenv("TMPDIR");
+    char *folder = lp_format("%s/lapidary-bench-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!folder) return lp_fail(err, LP_E_MEMORY, "out of memory");
+    if (mkdtemp(folder)) {
+        *out = folder;
+        return LP_OK;
+    }
+    lp_status st = lp_fail(err, LP_E_IO, "%s: cannot make a temporary folder; set TMPDIR", folder);
+    free(folder);
+    return st;
+}
+
 /* ---- yardsticks ----------------------------------------------------------------------------------------------- */
 
 const char *bench_arithmetic(lp_arithmetic a)

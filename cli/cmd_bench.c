@@ -39,18 +39,10 @@ static lp_status take_type(cli *c, lp_dtype *out, const char *name, lp_error *er
 static lp_status make_model(cli *c, request *r, lp_error *err)
 {
     lp_synth_options o = {.gguf = 1, .replace = 1};
-    const char *folder = getenv("TMPDIR");
     if (!lp_config_shape(&o.config, r->shape))
         return cli_usage(c, err, "--shape \"%s\": expected 2b, 9b, 27b or nano", r->shape);
     LP_TRY(take_type(c, &o.type, r->type, err));
-    r->temporary = lp_format("%s/lapidary-bench-XXXXXX", folder && *folder ? folder : "/tmp");
-    if (!r->temporary) return lp_fail(err, LP_E_MEMORY, "out of memory");
-    if (!mkdtemp(r->temporary)) {
-        lp_status st = lp_fail(err, LP_E_IO, "%s: cannot make a temporary folder; set TMPDIR", r->temporary);
-        free(r->temporary);
-        r->temporary = NULL;
-        return st;
-    }
+    LP_TRY(bench_folder(&r->temporary, err));
     r->model_name = lp_format("%s/%s-%s.gguf", r->temporary, r->shape, r->type);
     if (!r->model_name) return lp_fail(err, LP_E_MEMORY, "out of memory");
     return lp_synth_write(r->model_name, &o, &c->env, err);
